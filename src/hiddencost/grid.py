@@ -1,0 +1,495 @@
+"""TOML -> the planned cases, in a stable order. Every error of a grid is found here, before anything runs.
+
+A grid is one file: `[time]` says how precisely and how long, each `[[forward]]` and `[[memory]]` is a
+product of axes, `[lookup]`, `[growth]` and `[dataset]` are suites of one table each. Nothing here
+imports Keras: the names that exist come in as a `Catalogue`.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from hiddencost.errors import UserError, nearest
+from hiddencost.records import OUTPUT, REFERENCE, SINGLE_BLOCK, TWIN, Case
+
+MODES = ("eager", "graph", "xla", "predict")
+MEMORY_MODES = ("eager", "graph", "xla")
+SELECTIONS = ("last", "middle", "last_four", "all")
+LOOKUPS = ("get_layer_name", "get_layer_index", "layers_property", "dict_in_advance")
+PREDICT_BATCHES = 4
+"""Batches in the data set of a forward case in mode `predict`."""
+
+Suite = Literal["forward", "growth", "lookup", "memory", "resident", "dataset"]
+TIMED_SUITES: tuple[Suite, ...] = ("forward", "dataset", "lookup", "growth")
+_POINT = re.compile(r"embeddings|final_norm|block_\d+|-?\d+")
+
+
+class _Table(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """A table of a grid file; an unknown key is an error."""
+
+
+class Time(_Table):
+    """precision: the wanted half-width of an interval, as a ratio. seconds: the most that one group's
+    rotation may take in one block. threads: of TensorFlow's intra-op pool."""
+
+    blocks: int = 5
+    precision: float = 0.01
+    seconds: float = 8.0
+    min_rounds: int = 6
+    threads: int = 1
+
+
+class Forward(_Table):
+    """Cases timed against the reference: the product of all axes.
+
+    seconds: overrides `[time] seconds` for the groups of this section. A group that two sections name
+    is measured once, with the larger of the two.
+    """
+
+    model: list[str]
+    strategy: list[str]
+    points: list[str | list[str | int]]
+    mode: list[str]
+    batch: list[int]
+    length: list[int]
+    seconds: float | None = None
+
+
+class Memory(_Table):
+    """Cases whose memory is read. reading: `heap` (memray, one process for each strategy and mode) or
+    `resident` (kernel and sampler, a fresh process for every case)."""
+
+    reading: Literal["heap", "resident"]
+    model: list[str]
+    strategy: list[str]
+    points: list[str | list[str | int]]
+    mode: list[str]
+    batch: list[int]
+    length: list[int]
+
+
+class Lookup(_Table):
+    """layers: model sizes; positions: which positions are looked up in the largest model, as shares."""
+
+    layers: list[int]
+    positions: list[float]
+
+
+class Growth(_Table):
+    """A way that builds at each call against one that is built once, over `calls` calls in turn."""
+
+    model: list[str]
+    mode: list[str]
+    batch: int
+    length: int
+    calls: int
+
+
+class Dataset(_Table):
+    """`predict` over data sets of several sizes: final output, all hidden states, pooled in the graph."""
+
+    model: list[str]
+    batch: int
+    length: int
+    examples: list[int]
+    seconds: float | None = None
+
+
+class Grid(_Table):
+    """A whole grid file."""
+
+    name: str
+    seed: int = 358
+    time: Time = msgspec.field(default_factory=Time)
+    forward: list[Forward] = []
+    memory: list[Memory] = []
+    lookup: Lookup | None = None
+    growth: Growth | None = None
+    dataset: Dataset | None = None
+
+
+class Catalogue(msgspec.Struct, frozen=True):
+    """What exists, told by the measuring half without importing Keras.
+
+    strategies: the names that a grid may list. check_model: raises UserError for a model that is
+    unknown or cannot be loaded. max_length: its longest sequence, None when only loading it tells.
+    """
+
+    strategies: tuple[str, ...]
+    check_model: Callable[[str], None]
+    max_length: Callable[[str], int | None]
+
+
+class Task(msgspec.Struct, frozen=True, kw_only=True):
+    """A planned case and the suite that measures it. seconds: the cap of its group's rotation."""
+
+    suite: Suite
+    case: Case
+    seconds: float = 0.0
+    calls: int = 0
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """What one process is told to measure."""
+
+    block: int
+    seed: int
+    time: Time
+    tasks: tuple[Task, ...]
+
+
+AXES = ("model", "strategy", "points", "mode", "batch", "length")
+
+
+def read(path: Path) -> tuple[Grid, str]:
+    """A grid file and its text. Raises UserError naming the file and the key."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"grid {path}: cannot be read: {error}") from None
+    return parse(text, str(path)), text
+
+
+def parse(text: str, source: str) -> Grid:
+    """A grid from TOML text; `source` names it in errors."""
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"grid {source}: not valid TOML: {error}") from None
+    try:
+        return msgspec.convert(raw, Grid)
+    except msgspec.ValidationError as error:
+        raise UserError(f"grid {source}: {_with_suggestion(str(error))}") from None
+
+
+def _with_suggestion(message: str) -> str:
+    """msgspec's message, with the nearest right key where the key is unknown."""
+    found = re.search(r"unknown field `([^`]*)`(?: - at `\$\.?([^`]*)`)?", message)
+    if not found:
+        return message.replace("`$.", "`")
+    key, place = found[1], re.sub(r"\[.*", "", found[2] or "")
+    tables: dict[str, type[_Table]] = {
+        "": Grid,
+        "time": Time,
+        "forward": Forward,
+        "memory": Memory,
+        "lookup": Lookup,
+        "growth": Growth,
+        "dataset": Dataset,
+    }
+    fields = tables[place].__struct_fields__
+    where = f" in [{place}]" if place else ""
+    return f"unknown key '{key}'{where}{nearest(key, fields)}"
+
+
+def override(grid: Grid, axes: dict[str, list[str]] | dict[str, list[int]], time: dict[str, float]) -> Grid:
+    """The grid with some axes replaced in every section that has them, and some `[time]` values."""
+    raw = msgspec.to_builtins(grid)
+    for name, values in axes.items():
+        for section in [*raw["forward"], *raw["memory"]]:
+            kept = values
+            if name == "mode" and "reading" in section:
+                kept = [mode for mode in values if mode in MEMORY_MODES]
+            section[name] = list(kept)
+        for section in (raw["growth"], raw["dataset"]):
+            if section and name == "model":
+                section["model"] = list(values)
+            elif section and name in ("batch", "length"):
+                section[name] = values[0]
+    raw["time"].update(time)
+    changed = msgspec.convert(raw, Grid)
+    changed.memory = [section for section in changed.memory if section.mode]
+    return changed
+
+
+def check(grid: Grid, catalogue: Catalogue, source: str) -> None:
+    """Raises UserError for the first value that cannot be measured; `source` says where it stands."""
+    problem = next(_problems(grid, catalogue), None)
+    if problem:
+        raise UserError(f"{source}: {problem}")
+
+
+def _problems(grid: Grid, catalogue: Catalogue) -> Iterator[str]:
+    time = grid.time
+    for name, value, least in (
+        ("blocks", time.blocks, 1),
+        ("min_rounds", time.min_rounds, 2),
+        ("threads", time.threads, 1),
+    ):
+        if value < least:
+            yield f"[time] {name} = {value}: must be at least {least}"
+    if not 0 < time.precision < 1:
+        yield f"[time] precision = {time.precision}: must be between 0 and 1, such as 0.01 for 1 %"
+    if time.seconds <= 0:
+        yield f"[time] seconds = {time.seconds}: must be above 0"
+    sections: list[tuple[str, Forward | Memory, tuple[str, ...]]] = [
+        ("forward", section, MODES) for section in grid.forward
+    ]
+    sections += [("memory", section, MEMORY_MODES) for section in grid.memory]
+    for place, section, modes in sections:
+        yield from _axis_problems(place, section, modes, catalogue)
+    yield from _suite_problems(grid, catalogue)
+
+
+def _axis_problems(
+    place: str, section: Forward | Memory, modes: tuple[str, ...], catalogue: Catalogue
+) -> Iterator[str]:
+    for axis in AXES:
+        if not getattr(section, axis):
+            yield f"[[{place}]] {axis} is empty: nothing would be measured"
+    for name in section.strategy:
+        if name not in catalogue.strategies:
+            yield f"unknown strategy '{name}' in [[{place}]]{nearest(name, catalogue.strategies)}"
+    for name in section.mode:
+        if name not in modes:
+            yield f"unknown mode '{name}' in [[{place}]]{nearest(name, modes)}"
+    for points in section.points:
+        yield from _points_problems(place, points)
+    for model in section.model:
+        yield from _model_problems(place, model, section.batch, section.length, catalogue)
+
+
+def _points_problems(place: str, points: str | list[str | int]) -> Iterator[str]:
+    known = (*SELECTIONS, "embeddings", "block_0", "final_norm")
+    if isinstance(points, str) and points in SELECTIONS:
+        return
+    if points == []:
+        yield f"[[{place}]] points has an empty list: name at least one point"
+    for name in str(points).split(",") if isinstance(points, str) else map(str, points):
+        if not _POINT.fullmatch(name):
+            yield f"unknown point '{name}' in [[{place}]]{nearest(name, known)}"
+
+
+def _model_problems(
+    place: str, model: str, batches: Sequence[int], lengths: Sequence[int], catalogue: Catalogue
+) -> Iterator[str]:
+    catalogue.check_model(model)
+    longest = catalogue.max_length(model)
+    for batch in batches:
+        if batch < 1:
+            yield f"[{place}] batch {batch}: must be at least 1"
+    for length in lengths:
+        if length < 3:
+            yield f"[{place}] length {length}: must be at least 3 (start, one token, end)"
+        if longest is not None and length > longest:
+            yield f"[{place}] length {length}: {model} takes at most {longest} tokens"
+
+
+def _suite_problems(grid: Grid, catalogue: Catalogue) -> Iterator[str]:
+    if grid.lookup:
+        if not grid.lookup.layers or min(grid.lookup.layers) < 2:
+            yield f"[lookup] layers = {grid.lookup.layers}: must list numbers of at least 2"
+        if any(not 0 <= position <= 1 for position in grid.lookup.positions):
+            yield f"[lookup] positions = {grid.lookup.positions}: shares between 0 and 1"
+    if grid.growth:
+        growth = grid.growth
+        if growth.calls < 2:
+            yield f"[growth] calls = {growth.calls}: must be at least 2"
+        for mode in growth.mode:
+            if mode not in MEMORY_MODES:
+                yield f"unknown mode '{mode}' in [growth]{nearest(mode, MEMORY_MODES)}"
+        for model in growth.model:
+            yield from _model_problems("growth", model, [growth.batch], [growth.length], catalogue)
+    if grid.dataset:
+        dataset = grid.dataset
+        if not dataset.examples or min(dataset.examples) < 1:
+            yield f"[dataset] examples = {dataset.examples}: must list numbers of at least 1"
+        for model in dataset.model:
+            yield from _model_problems("dataset", model, [dataset.batch], [dataset.length], catalogue)
+
+
+def points_label(points: str | list[str | int]) -> str:
+    """A selection as it stands in `Case.points`: a list becomes comma-joined."""
+    return points if isinstance(points, str) else ",".join(map(str, points))
+
+
+def _forward_cases(section: Forward | Memory) -> Iterator[Case]:
+    """The section's product, each group led by its reference (and, for times, its twin)."""
+    timed = isinstance(section, Forward)
+    for model in section.model:
+        for mode in section.mode:
+            for length in section.length:
+                for batch in section.batch:
+                    examples = batch * PREDICT_BATCHES if mode == "predict" else None
+                    reference = Case(
+                        model=model,
+                        strategy=REFERENCE,
+                        mode=mode,
+                        batch=batch,
+                        length=length,
+                        examples=examples,
+                    )
+                    yield reference
+                    if timed:
+                        yield reference.with_(strategy=TWIN)
+                    for strategy in section.strategy:
+                        if strategy in (REFERENCE, TWIN):
+                            continue
+                        if strategy == "on_request":
+                            yield reference.with_(strategy=strategy, points=OUTPUT)
+                        for points in section.points:
+                            yield reference.with_(strategy=strategy, points=points_label(points))
+
+
+def _unique(tasks: Iterable[Task]) -> list[Task]:
+    """Tasks once each, in order; where two sections plan a case, the longer time counts."""
+    kept: dict[tuple[Suite, Case], Task] = {}
+    for task in tasks:
+        key = (task.suite, task.case)
+        if key not in kept or kept[key].seconds < task.seconds:
+            kept[key] = task
+    return list(kept.values())
+
+
+def _timed_tasks(grid: Grid) -> Iterator[Task]:
+    for section in grid.forward:
+        for case in _forward_cases(section):
+            yield Task(suite="forward", case=case, seconds=section.seconds or grid.time.seconds)
+    if grid.dataset:
+        for case in _dataset_cases(grid.dataset, timed=True):
+            yield Task(suite="dataset", case=case, seconds=grid.dataset.seconds or grid.time.seconds)
+    if grid.lookup:
+        for case in _lookup_cases(grid.lookup):
+            yield Task(suite="lookup", case=case)
+    if grid.growth:
+        for case in _growth_cases(grid.growth):
+            yield Task(suite="growth", case=case, calls=grid.growth.calls)
+
+
+def _dataset_cases(section: Dataset, timed: bool) -> Iterator[Case]:
+    for model in section.model:
+        for examples in section.examples:
+            reference = Case(
+                model=model,
+                strategy=REFERENCE,
+                mode="predict",
+                batch=section.batch,
+                length=section.length,
+                examples=examples,
+            )
+            yield reference
+            if timed:
+                yield reference.with_(strategy=TWIN)
+            yield reference.with_(strategy="always_return_all", points="all")
+            yield reference.with_(strategy="functional_submodel", points="all", reduction="mean")
+
+
+def _lookup_cases(section: Lookup) -> Iterator[Case]:
+    largest = max(section.layers)
+    for layers in section.layers:
+        positions = {layers - 1}
+        if layers == largest:
+            positions |= {round(share * (layers - 1)) for share in section.positions}
+        for position in sorted(positions):
+            for way in LOOKUPS:
+                yield Case(model="lookup", strategy=way, layers=layers, position=position)
+
+
+def _growth_cases(section: Growth) -> Iterator[Case]:
+    for model in section.model:
+        for mode in section.mode:
+            for strategy in ("functional_submodel", "functional_submodel_per_call"):
+                yield Case(
+                    model=model,
+                    strategy=strategy,
+                    points="middle",
+                    mode=mode,
+                    batch=section.batch,
+                    length=section.length,
+                )
+            if mode != "eager":
+                yield Case(
+                    model=model,
+                    strategy="on_request",
+                    points="all",
+                    mode=mode,
+                    batch=section.batch,
+                    length=section.length,
+                )
+
+
+def _memory_tasks(grid: Grid) -> Iterator[Task]:
+    for section in grid.memory:
+        suite: Suite = "memory" if section.reading == "heap" else "resident"
+        for case in _forward_cases(section):
+            yield Task(suite=suite, case=case)
+            if suite == "memory" and case.strategy == REFERENCE:
+                yield Task(suite=suite, case=case.with_(strategy=SINGLE_BLOCK))
+    if grid.dataset:
+        for case in _dataset_cases(grid.dataset, timed=False):
+            yield Task(suite="memory", case=case)
+
+
+def timed_jobs(grid: Grid) -> list[Job]:
+    """One job for each block; every block measures every timed case, in its own order."""
+    tasks = tuple(_unique(_timed_tasks(grid)))
+    if not tasks:
+        return []
+    return [
+        Job(block=block, seed=grid.seed, time=grid.time, tasks=tasks) for block in range(grid.time.blocks)
+    ]
+
+
+FIRST_MEMORY_BLOCK = 100
+
+
+def memory_jobs(grid: Grid) -> list[Job]:
+    """One job for each process: all shapes of one model, strategy and mode for the heap, one case for
+    the resident set."""
+    groups: dict[tuple[object, ...], list[Task]] = {}
+    for task in _unique(_memory_tasks(grid)):
+        case = task.case
+        strategy = REFERENCE if case.strategy == SINGLE_BLOCK else case.strategy
+        key: tuple[object, ...] = (task.suite, case.model, strategy, case.mode)
+        if task.suite == "resident":
+            key = (task.suite, case)
+        groups.setdefault(key, []).append(task)
+    return [
+        Job(
+            block=FIRST_MEMORY_BLOCK + number,
+            seed=grid.seed,
+            time=grid.time,
+            tasks=tuple(sorted(tasks, key=_size)),
+        )
+        for number, tasks in enumerate(groups.values())
+    ]
+
+
+def _size(task: Task) -> tuple[int, int]:
+    """Shapes ascending: tokens, then how many points are kept."""
+    case = task.case
+    rows = case.batch if case.examples is None else case.examples
+    return rows * case.length, ("last", "middle", "last_four", "all").index(case.points) if (
+        case.points in SELECTIONS
+    ) else 0
+
+
+def planned(jobs: Iterable[Job]) -> tuple[Case, ...]:
+    """Every planned case once, in the order of the jobs."""
+    return tuple(dict.fromkeys(task.case for job in jobs for task in job.tasks))
+
+
+def bench_folder() -> Path:
+    """The folder with the suites and grids: inside the package when installed from a wheel, beside
+    `src` in a checkout."""
+    inside = Path(__file__).parent / "bench"
+    return inside if inside.is_dir() else Path(__file__).parents[2] / "bench"
+
+
+def grid_path(name: str) -> Path:
+    """A grid by the name of one that is shipped (`smoke`), or by its file. Raises UserError for neither."""
+    folder = bench_folder() / "grids"
+    shipped = {path.stem: path for path in sorted(folder.glob("*.toml"))}
+    if name in shipped:
+        return shipped[name]
+    if Path(name).is_file():
+        return Path(name)
+    if name.endswith(".toml") or "/" in name:
+        raise UserError(f"grid file {name} does not exist")
+    raise UserError(f"unknown grid '{name}'{nearest(name, shipped)}, or a TOML file")

@@ -1,0 +1,242 @@
+"""The frozen records that join the measuring half and the reading half.
+
+A run is a list of lines in a file: one `Header`, an `Environment` for each process that measured,
+and a `Measurement` for each case and metric. Everything else (`Comparison`, `Verdict`, `Answer`) is
+computed from those and is never stored. Nothing here imports Keras.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+SCHEMA_VERSION = 1
+
+State = Literal["ok", "wrong", "crashed", "timeout", "out_of_memory", "skipped"]
+Word = Literal["same", "faster", "slower", "smaller", "larger", "unclear", "missing"]
+AnswerWord = Literal["holds", "does not hold", "depends", "not measured"]
+
+REFERENCE = "final_only"
+TWIN = "reference_again"
+SINGLE_BLOCK = "single_block"
+OUTPUT = "output"
+"""The value of `Case.points` when a way returns the model's own outputs and no hidden state."""
+
+
+class Case(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is measured: identity and nothing else. Hashable; `str(case)` is the label and pytest id.
+
+    points: `last`, `middle`, `last_four`, `all`, a comma-joined list of names, or `output` (see OUTPUT).
+    reduction: `none`, or `mean` (over tokens, inside the model).
+    layers, position: only for lookups: the model's number of layers and the position looked up.
+    examples: only for `predict`: the number of examples in the data set.
+    """
+
+    model: str
+    strategy: str
+    points: str = OUTPUT
+    mode: str = "eager"
+    batch: int = 0
+    length: int = 0
+    backend: str = "tensorflow"
+    device: str = "cpu"
+    dtype: str = "float32"
+    reduction: str = "none"
+    layers: int | None = None
+    position: int | None = None
+    examples: int | None = None
+
+    def __str__(self) -> str:
+        parts = [self.model, self.mode]
+        if self.length:
+            parts.append(f"{self.batch}x{self.length}")
+        if self.examples is not None:
+            parts.append(f"{self.examples}examples")
+        if self.layers is not None:
+            parts.append(f"{self.layers}layers")
+        if self.position is not None:
+            parts.append(f"at{self.position}")
+        parts.append(self.strategy)
+        if self.points != OUTPUT:
+            parts.append(self.points)
+        if self.reduction != "none":
+            parts.append(self.reduction)
+        for value, default in (
+            (self.backend, "tensorflow"),
+            (self.device, "cpu"),
+            (self.dtype, "float32"),
+        ):
+            if value != default:
+                parts.append(value)
+        return "-".join(parts)
+
+    def with_(self, **changes: object) -> Case:
+        """The same case with some fields changed."""
+        return msgspec.structs.replace(self, **changes)
+
+    @property
+    def group(self) -> Case:
+        """The reference case of the same model, mode and shape: cases of one group are timed in one
+        rotation, on the same inputs, and are paired with this case."""
+        return self.with_(strategy=REFERENCE, points=OUTPUT, reduction="none")
+
+
+class Measurement(msgspec.Struct, frozen=True, kw_only=True, tag="measurement", omit_defaults=True):
+    """The raw values of one metric of one case in one process.
+
+    metric: a name of METRICS, which carries the unit.
+    values: in the order taken. For `seconds`, entry i of every case of a group is from round i.
+    state, reason: `ok`, or what happened instead of values, in a sentence.
+    block: the process it came from; timings of one block share that process.
+    notes: facts that qualify the values, such as {"capped": "the time budget ended the rounds"}.
+    """
+
+    case: Case
+    metric: str
+    values: tuple[float, ...] = ()
+    state: State = "ok"
+    reason: str = ""
+    block: int = 0
+    notes: dict[str, str] = {}
+
+
+class Environment(msgspec.Struct, frozen=True, kw_only=True, tag="environment", omit_defaults=True):
+    """Where one process measured. `settings` are the variables and thread counts that it ran under;
+    `warnings` say what makes its timings unreliable."""
+
+    block: int
+    versions: dict[str, str]
+    python: str
+    system: str
+    processor: str
+    cores: int
+    memory_bytes: int
+    threads: dict[str, int]
+    load: tuple[float, float, float]
+    settings: dict[str, str] = {}
+    warnings: tuple[str, ...] = ()
+
+
+class Header(msgspec.Struct, frozen=True, kw_only=True, tag="header", omit_defaults=True):
+    """The first line of a results file: what was planned, by which command, from which source."""
+
+    schema_version: int
+    hiddencost_version: str
+    started: str
+    command: str
+    grid_name: str
+    grid: str
+    seed: int
+    git_commit: str
+    planned: tuple[Case, ...] = ()
+    finished: str = ""
+
+
+class Ending(msgspec.Struct, frozen=True, kw_only=True, tag="ending", omit_defaults=True):
+    """The last line of a run that was not killed: when and why it ended (`complete`, `interrupted`)."""
+
+    finished: str
+    how: str
+    seconds: float
+
+
+Line = Header | Environment | Measurement | Ending
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """A results file, read back."""
+
+    header: Header
+    environments: tuple[Environment, ...]
+    measurements: tuple[Measurement, ...]
+    ending: Ending | None = None
+
+
+class Metric(msgspec.Struct, frozen=True):
+    """A metric: its name ends with its unit, `what` says how it is taken."""
+
+    name: str
+    unit: str
+    what: str
+
+
+METRICS = (
+    Metric("seconds", "s", "one steady call, in rotation with the reference of its group"),
+    Metric("build_seconds", "s", "making the callable from the loaded model, once"),
+    Metric("first_call_seconds", "s", "the first call: trace and compile where the mode does, and run"),
+    Metric("import_seconds", "s", "importing the packages in a fresh process, files in the page cache"),
+    Metric("load_seconds", "s", "loading the model with its weights"),
+    Metric("growth_seconds", "s", "each of many calls in turn, the same callable"),
+    Metric("growth_bytes", "B", "resident set after each of many calls in turn"),
+    Metric("traces", "", "how often the backend traced the callable"),
+    Metric("lookup_seconds", "s", "one look-up of a layer"),
+    Metric("peak_heap_bytes", "B", "most heap live at one time during one warm call (memray)"),
+    Metric("peak_heap_fresh_bytes", "B", "peak_heap_bytes of a process that ran this shape only"),
+    Metric("peak_rss_bytes", "B", "growth of the resident set's high-water mark during one call (kernel)"),
+    Metric("peak_rss_sampled_bytes", "B", "the same, by memory-profiler's sampler"),
+    Metric("output_bytes", "B", "bytes of everything that the call returned"),
+    Metric("payload_bytes", "B", "bytes of the hidden states asked for, from their shapes"),
+    Metric("weights_bytes", "B", "bytes of the model's own weights"),
+    Metric("max_abs_difference", "", "largest difference to the points computed layer by layer"),
+)
+
+
+class Comparison(msgspec.Struct, frozen=True, kw_only=True):
+    """A case against another, paired: the ratio of one metric with its 95 % interval.
+
+    ratio, low, high: case / against. With fewer than two blocks low and high are None.
+    smallest_detectable: the smallest relative effect that these pairs would have shown with 80 % power.
+    """
+
+    case: Case
+    against: Case
+    metric: str
+    ratio: float
+    low: float | None
+    high: float | None
+    pairs: int
+    blocks: int
+    smallest_detectable: float | None
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """A comparison and one word. `band` is the interval of the group's A/A twin, hull with 1."""
+
+    comparison: Comparison | None
+    word: Word
+    band: tuple[float, float] | None = None
+    reason: str = ""
+
+
+class Figure(msgspec.Struct, frozen=True, kw_only=True):
+    """A number that carries an answer, with its interval and the scope it was measured in.
+
+    name: what it is of, in plain words; figures of one name are the same thing in several scopes.
+    unit: `s`, `B`, `%` (the value is a share of 1), `count`, or nothing for a ratio.
+    where: the part of the scope that an answer may depend on, such as `in graph`; scope: all of it.
+    word: the verdict on a ratio of times against the A/A twin's band.
+    """
+
+    name: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+    unit: str = ""
+    where: str = ""
+    scope: Case | None = None
+    word: Word | None = None
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """A question of the issue, with the verdict computed from a run, and the evidence for it.
+
+    facts: what the answer rests on besides the figures, by name: how it was judged, what is missing.
+    conditions: where it holds, where it does not, where the measurements do not tell.
+    """
+
+    id: str
+    word: AnswerWord
+    facts: dict[str, str] = {}
+    figures: tuple[Figure, ...] = ()
+    conditions: str = ""

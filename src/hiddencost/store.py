@@ -1,0 +1,139 @@
+"""Run folders: an append-only writer, a reader, and schema migrations. The only place that touches
+result files.
+
+A run folder holds `results.jsonl` (one record a line: header, environments, measurements, ending),
+`pytest-benchmark/` (what the runner itself wrote, block by block), `logs/`, and what `report` made.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+import msgspec
+
+from hiddencost.errors import UserError
+from hiddencost.records import SCHEMA_VERSION, Ending, Environment, Header, Line, Measurement, Run
+
+RESULTS = "results.jsonl"
+
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+"""version -> a function that turns a line of that version, as a dict, into one of the next version."""
+
+_encoder = msgspec.json.Encoder()
+_decoder: msgspec.json.Decoder[Line] = msgspec.json.Decoder(Line)
+
+
+def encode(line: Line) -> bytes:
+    """One line of a results file, newline and all."""
+    return _encoder.encode(line) + b"\n"
+
+
+class Writer:
+    """Appends lines to a new run folder, each flushed to the disk before `write` returns.
+
+    Raises UserError when the folder holds another run or is not writable.
+    """
+
+    def __init__(self, folder: Path, header: Header) -> None:
+        self.folder = folder
+        self.path = folder / RESULTS
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._file: IO[bytes] = open(self.path, "xb")  # noqa: SIM115 (closed by close)
+        except FileExistsError:
+            what = "holds another run" if self.path.exists() else "is a file, not a folder"
+            raise UserError(f"output folder {folder} {what}: choose another with --out") from None
+        except OSError as error:
+            raise UserError(f"output folder {folder}: not writable ({error.strerror})") from None
+        self.write(header)
+
+    def write(self, line: Line) -> None:
+        self._file.write(encode(line))
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def results_path(run: Path) -> Path:
+    """The results file of a run folder (or the file itself). Raises UserError when there is none."""
+    path = run / RESULTS if run.is_dir() else run
+    if not path.is_file():
+        raise UserError(f"no run at {run}: expected a folder with {RESULTS}, as `hiddencost run` writes it")
+    return path
+
+
+def read(run: Path) -> Run:
+    """A run folder, read back. A last line cut short by a kill is left out; any other damage raises
+    UserError with the line's number."""
+    path = results_path(run)
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    complete, tail = lines[:-1], lines[-1]
+    if not complete:
+        raise UserError(f"{path}: damaged: no complete first line")
+    version = _schema_version(complete[0], path)
+    records: list[Line] = []
+    for number, line in enumerate(complete, start=1):
+        try:
+            records.append(_decode(line, version))
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise UserError(f"{path}: damaged at line {number}: {error}") from None
+    del tail  # written but not ended by a newline: the write was cut short
+    return _assemble(records, path)
+
+
+def _schema_version(first: bytes, path: Path) -> int:
+    try:
+        version = msgspec.json.decode(first).get("schema_version")
+    except (msgspec.DecodeError, UnicodeDecodeError, AttributeError):
+        version = None
+    if not isinstance(version, int):
+        raise UserError(f"{path}: damaged: the first line is not the header of a hiddencost run")
+    if version > SCHEMA_VERSION:
+        raise UserError(
+            f"{path}: written by a newer hiddencost (schema {version}, this one reads up to "
+            f"{SCHEMA_VERSION}): upgrade with `pip install -U hiddencost`"
+        )
+    if version < SCHEMA_VERSION and version not in MIGRATIONS:
+        raise UserError(f"{path}: schema {version} is not known to this hiddencost (schema {SCHEMA_VERSION})")
+    return version
+
+
+def _decode(line: bytes, version: int) -> Line:
+    if version == SCHEMA_VERSION:
+        return _decoder.decode(line)
+    raw = msgspec.json.decode(line)
+    for old in range(version, SCHEMA_VERSION):
+        raw = MIGRATIONS[old](raw)
+    line_now: Line = msgspec.convert(raw, Line)
+    return line_now
+
+
+def _assemble(records: list[Line], path: Path) -> Run:
+    header = records[0]
+    if not isinstance(header, Header):
+        raise UserError(f"{path}: damaged: the first line is not the header of a hiddencost run")
+    endings = [record for record in records if isinstance(record, Ending)]
+    return Run(
+        header=header,
+        environments=tuple(record for record in records if isinstance(record, Environment)),
+        measurements=tuple(record for record in records if isinstance(record, Measurement)),
+        ending=endings[-1] if endings else None,
+    )
+
+
+def point_latest(folder: Path, latest: Path) -> None:
+    """Makes `latest` a link to the run folder; leaves anything that is not a link of ours alone."""
+    if latest.is_symlink():
+        latest.unlink()
+    elif latest.exists():
+        raise UserError(f"{latest} exists and is not a link: move it away, the newest run is {folder}")
+    latest.parent.mkdir(parents=True, exist_ok=True)
+    latest.symlink_to(os.path.relpath(folder, latest.parent), target_is_directory=True)

@@ -1,0 +1,179 @@
+"""Statistics on hand-made numbers whose results are known, and coverage by simulation."""
+
+import math
+
+import numpy as np
+import pytest
+
+from hiddencost import stats
+from hiddencost.records import REFERENCE, TWIN, Case, Comparison, Header, Measurement, Run
+
+REFERENCE_CASE = Case(model="m", strategy=REFERENCE, mode="graph", batch=1, length=16)
+WAY = REFERENCE_CASE.with_(strategy="way", points="all")
+TWIN_CASE = REFERENCE_CASE.with_(strategy=TWIN)
+
+
+def run_of(*measurements):
+    header = Header(
+        schema_version=1,
+        hiddencost_version="",
+        started="",
+        command="",
+        grid_name="",
+        grid="",
+        seed=0,
+        git_commit="",
+    )
+    return Run(header=header, environments=(), measurements=measurements)
+
+
+def table(ratios_by_block, strategy_case=WAY, twin=(1.0,) * 5):
+    """A table in which the way takes the given ratio of the reference in each block, ten rounds each."""
+    rows = []
+    for block, ratio in enumerate(ratios_by_block):
+        reference = [0.01 * (1 + 0.1 * i) for i in range(10)]
+        for case, factor in (
+            (REFERENCE_CASE, 1),
+            (strategy_case, ratio),
+            (TWIN_CASE, twin[block % len(twin)]),
+        ):
+            values = tuple(factor * value for value in reference)
+            rows.append(Measurement(case=case, metric="seconds", values=values, block=block))
+    return stats.Table(run_of(*rows))
+
+
+def test_the_block_mean_is_the_interquartile_mean():
+    assert stats.block_mean([0, 1, 2, 3, 4, 5, 6, 100]) == pytest.approx((2 + 3 + 4 + 5) / 4)
+    assert stats.block_mean([3, 1, 100]) == 3
+    with pytest.raises(ValueError, match="without pairs"):
+        stats.block_mean([])
+
+
+def test_the_interval_is_a_t_interval_of_block_means():
+    center, low, high = stats.t_interval([1.0, 2.0, 3.0, 4.0, 5.0])
+    half = 2.7764451 * math.sqrt(2.5 / 5)  # t(0.975, 4 degrees of freedom) from a table
+    assert (center, low, high) == pytest.approx((3, 3 - half, 3 + half))
+    assert stats.t_interval([2.0]) == (2.0, None, None)
+
+
+def test_the_smallest_detectable_effect_has_eighty_percent_power_by_simulation():
+    generator = np.random.default_rng(0)
+    spread, blocks, trials = 0.01, 5, 4000
+    effect = math.log1p(
+        np.mean(
+            [stats.smallest_detectable(generator.normal(0, spread, blocks)) for _ in range(400)],
+        )
+    )
+    found = 0
+    for _ in range(trials):
+        _, low, high = stats.t_interval(generator.normal(effect, spread, blocks))
+        found += low > 0 or high < 0
+    assert 0.74 < found / trials < 0.86
+    assert stats.smallest_detectable([0.1]) is None
+
+
+def test_the_interval_covers_the_truth_in_95_of_100_by_simulation():
+    generator = np.random.default_rng(1)
+    trials = 4000
+    covered = 0
+    for _ in range(trials):
+        _, low, high = stats.t_interval(generator.normal(0.3, 0.02, 5))
+        covered += low <= 0.3 <= high
+    assert 0.94 < covered / trials < 0.96
+
+
+def test_a_comparison_pairs_round_by_round_within_blocks():
+    comparison = table([1.10, 1.20, 1.10, 1.20, 1.15]).compare(WAY)
+    assert comparison.ratio == pytest.approx(math.exp(np.mean(np.log([1.1, 1.2, 1.1, 1.2, 1.15]))))
+    assert (comparison.pairs, comparison.blocks) == (50, 5)
+    assert comparison.low < comparison.ratio < comparison.high
+    assert comparison.against == REFERENCE_CASE
+
+
+def test_values_without_a_partner_in_their_block_are_left_out():
+    lonely = stats.Table(
+        run_of(
+            Measurement(case=WAY, metric="seconds", values=(1.0,), block=0),
+            Measurement(case=REFERENCE_CASE, metric="seconds", values=(1.0,), block=1),
+        )
+    )
+    assert lonely.compare(WAY) is None
+    assert lonely.verdict(WAY).word == "missing"
+
+
+@pytest.mark.parametrize(
+    ("ratios", "twin", "word"),
+    [
+        ([1.10, 1.11, 1.10, 1.11, 1.10], (1.0,), "slower"),
+        ([0.50, 0.51, 0.50, 0.51, 0.50], (1.0,), "faster"),
+        ([1.001, 0.999, 1.0, 1.002, 0.998], (0.999, 1.001), "same"),
+        ([1.02, 0.99, 1.03, 1.0, 1.05], (0.999, 1.001), "unclear"),
+        ([1.02, 1.02, 1.021, 1.02, 1.02], (1.0, 1.03), "same"),  # inside a wide band
+        ([1.1], (1.0,), "unclear"),
+    ],
+)
+def test_the_verdict_is_judged_against_the_twins_band(ratios, twin, word):
+    assert table(ratios, twin=twin).verdict(WAY).word == word
+
+
+def test_the_band_is_the_twins_interval_hull_with_one():
+    low, high = table([1.0] * 5, twin=(0.98, 0.981, 0.98, 0.982, 0.98)).band(WAY)
+    assert high == 1.0
+    assert low == pytest.approx(0.9795, abs=5e-4)
+
+
+def test_an_interval_that_just_touches_the_band_is_not_slower():
+    touching = Comparison(
+        case=WAY,
+        against=REFERENCE_CASE,
+        metric="seconds",
+        ratio=1.02,
+        low=1.01,
+        high=1.03,
+        pairs=10,
+        blocks=5,
+        smallest_detectable=0.03,
+    )
+    assert stats.judge(touching, (0.99, 1.01)).word == "unclear"
+    assert stats.judge(touching, (0.99, 1.0099)).word == "slower"
+
+
+def test_rounds_follow_from_the_spread_and_the_wanted_precision():
+    generator = np.random.default_rng(2)
+    pilot = generator.normal(0, 0.05, 2000)
+    rounds = stats.rounds_needed(pilot, 0.01, 5)
+    half_widths = []
+    for _ in range(300):
+        means = [stats.block_mean(generator.normal(0, 0.05, rounds)) for _ in range(5)]
+        _, low, high = stats.t_interval(means)
+        half_widths.append((high - low) / 2)
+    assert 0.008 < np.median(half_widths) < 0.0105
+    assert stats.rounds_needed(pilot, 0.02, 5) < rounds
+    assert stats.rounds_needed([0.0], 0.01, 5) == 1
+
+
+def test_medians_and_centers_of_blocks():
+    found = stats.Table(
+        run_of(
+            Measurement(case=WAY, metric="build_seconds", values=(1.0, 2.0, 9.0), block=0),
+            Measurement(case=WAY, metric="build_seconds", values=(8.0,), block=1),
+        )
+    )
+    assert found.medians(WAY, "build_seconds") == [2.0, 8.0]
+    assert found.center(WAY, "build_seconds")[0] == pytest.approx(4.0)  # geometric
+    assert found.center(WAY, "first_call_seconds") is None
+
+
+def test_slopes_are_fitted_block_by_block():
+    points = [(x, {0: 2 * x + 1, 1: 4 * x}) for x in (10.0, 20.0, 30.0)]
+    center, low, high = stats.fit_by_block(points)
+    assert center == pytest.approx(3)
+    assert low < 3 < high
+    assert stats.fit_by_block([(1.0, {0: 1.0})]) is None
+
+
+def test_what_is_not_ok_has_no_values():
+    failed = Measurement(case=WAY, metric="seconds", state="wrong", reason="differs", block=0)
+    found = stats.Table(run_of(failed))
+    assert found.not_ok == [failed]
+    assert found.cases("seconds") == []
