@@ -1,0 +1,368 @@
+"""One process's work: cases -> measurements. Values first, then times.
+
+Nothing is timed before its values agree with the points computed layer by layer. The cases of a group
+(one model, mode and shape) are then called in turn, round by round, so that entry i of each case's
+times is from the same moment as entry i of the reference.
+"""
+
+from __future__ import annotations
+
+import gc
+import random
+import sys
+import time
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hiddencost import backends, points, stats, strategies
+from hiddencost.chain import layer_by_layer
+from hiddencost.errors import UserError
+from hiddencost.grid import Task, Time
+from hiddencost.models import LoadedModel
+from hiddencost.records import OUTPUT, REFERENCE, Case, Measurement, State
+
+TOLERANCE = 1e-5
+"""Largest difference to the layer-by-layer values, in units of max(1, largest reference value), float32."""
+PILOT = 0.25
+"""Share of the time after which the number of rounds is chosen from the spread seen so far."""
+FULL_COLLECTIONS = 25
+"""Rounds between two full garbage collections; between the others only the youngest generation is."""
+
+
+class WrongValuesError(Exception):
+    """A strategy's values differ from the reference points."""
+
+
+@dataclass
+class Ready:
+    """A case that is built, compiled, called once and found right."""
+
+    case: Case
+    run: backends.Compiled
+    seconds: list[float]
+
+
+class Process:
+    """What this process has loaded: models by name, each with its points and its inputs."""
+
+    def __init__(self, block: int, seed: int, settings: Time) -> None:
+        self.block = block
+        self.seed = seed
+        self.settings = settings
+        self.load_seconds: dict[str, float] = {}
+        self._layers: dict[tuple[int, str], backends.Compiled] = {}
+        self._models: dict[str, tuple[LoadedModel, tuple[points.Point, ...]]] = {}
+
+    def model(self, name: str) -> tuple[LoadedModel, tuple[points.Point, ...]]:
+        """The model and its points, loaded at the first request."""
+        if name not in self._models:
+            began = time.perf_counter()
+            loaded = LoadedModel(name)
+            self.load_seconds[name] = time.perf_counter() - began
+            self._models[name] = (loaded, points.hidden_states(loaded.model))
+        return self._models[name]
+
+    def measurement(self, case: Case, metric: str, values: Sequence[float], **notes: str) -> Measurement:
+        rounded = tuple(float(f"{value:.6g}") for value in values)
+        return Measurement(case=case, metric=metric, values=rounded, block=self.block, notes=notes)
+
+    def failure(self, case: Case, metric: str, state: State, reason: str) -> Measurement:
+        return Measurement(case=case, metric=metric, state=state, reason=reason, block=self.block)
+
+    def shuffled(self, cases: Sequence[Case], what: str) -> list[Case]:
+        """The cases in this block's order, the same whenever the run's seed is."""
+        key = f"{self.seed}/{self.block}/{what}"
+        return random.Random(zlib.crc32(key.encode())).sample(list(cases), len(cases))
+
+    def compiled(self, layer: Any, mode: str) -> Any:
+        """One layer by itself, as the mode runs it (`predict` runs a graph); made once in a process.
+        Operations that are no layers (slicing, for one) take arguments that cannot be traced: they run as
+        they are."""
+        import keras
+
+        if not isinstance(layer, keras.layers.Layer):
+            return layer
+        key = (id(layer), mode)
+        if key not in self._layers:
+            self._layers[key] = backends.Compiled(layer, "graph" if mode == "predict" else mode)
+        return self._layers[key]
+
+    @staticmethod
+    def iterations(call: Callable[[], Any], seconds: float) -> int:
+        """How many calls take about `seconds`, at least one."""
+        began = time.perf_counter()
+        for _ in range(10):
+            call()
+        return max(1, int(seconds / ((time.perf_counter() - began) / 10)))
+
+    def built(self, case: Case) -> strategies.Extraction:
+        """The case's strategy on its model. Raises UserError when the model lacks the points."""
+        loaded, every = self.model(case.model)
+        wanted = () if case.points == OUTPUT else points.select(every, case.points)
+        extraction = strategies.find(case.strategy).build(loaded.model, every, wanted)
+        return strategies.with_mean(loaded.model, extraction) if case.reduction == "mean" else extraction
+
+    def inputs(self, case: Case) -> dict[str, Any]:
+        """The NumPy inputs of the case's shape; for `predict` those of the whole data set."""
+        rows = case.batch if case.examples is None else case.examples
+        return self.model(case.model)[0].inputs(rows, case.length)
+
+
+def told(error: Exception) -> str:
+    """An exception as the reason of a record."""
+    return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"[:500]
+
+
+def payload_bytes(case: Case, every: Sequence[points.Point]) -> int:
+    """Bytes of the hidden states asked for: rows x length x width x 4 for each point (without the length
+    where they are reduced to a mean)."""
+    if case.points == OUTPUT:
+        return 0
+    rows = case.batch if case.examples is None else case.examples
+    tokens = 1 if case.reduction == "mean" else case.length
+    return sum(rows * tokens * point.width * 4 for point in points.select(every, case.points))
+
+
+def expected_values(process: Process, case: Case, inputs: dict[str, Any]) -> dict[str, Any]:
+    """Each point's values by name, computed layer by layer, batch by batch, each layer run by itself in
+    the case's mode; `output` for the model's own."""
+    loaded, every = process.model(case.model)
+    targets = [point.tensor for point in every] + list(loaded.model.outputs)
+    batches = []
+    rows = len(next(iter(inputs.values())))
+    for first in range(0, rows, case.batch):
+        part = {name: array[first : first + case.batch] for name, array in inputs.items()}
+        placed = backends.place(part, "eager", case.batch)
+        found = layer_by_layer(
+            loaded.model, placed, targets, lambda layer: process.compiled(layer, case.mode)
+        )
+        batches.append([backends.to_numpy(value) for value in found])
+    whole = [np.concatenate(parts) for parts in zip(*batches, strict=True)]
+    values = {point.name: value for point, value in zip(every, whole, strict=False)}
+    return {**values, OUTPUT: whole[len(every) :]}
+
+
+def difference(
+    case: Case, result: Any, extraction: strategies.Extraction, process: Process, expected: Any
+) -> float:
+    """The largest difference to the expected values, in units of the tolerance's scale. Raises
+    WrongValuesError for another number, shape or dtype of states."""
+    _, every = process.model(case.model)
+    if case.points == OUTPUT:
+        found, right = backends.tensors(result), expected[OUTPUT]
+    else:
+        found = extraction.states(result)
+        right = [expected[point.name] for point in points.select(every, case.points)]
+    if case.reduction == "mean":
+        mask = process.inputs(case)["padding_mask"][..., None].astype("float32")
+        right = [(value * mask).sum(1) / mask.sum(1) for value in right]
+    if len(found) != len(right):
+        raise WrongValuesError(f"{len(found)} states where {len(right)} were asked for")
+    worst = 0.0
+    for mine, theirs in zip(map(backends.to_numpy, found), right, strict=True):
+        if mine.shape != theirs.shape or mine.dtype != theirs.dtype:
+            raise WrongValuesError(
+                f"{mine.dtype}{mine.shape} where {theirs.dtype}{theirs.shape} was expected"
+            )
+        scale = max(1.0, float(np.abs(theirs).max()))
+        worst = max(worst, float(np.abs(mine - theirs).max()) / scale)
+    if not worst <= TOLERANCE:
+        raise WrongValuesError(f"values differ by {worst:.1e} of the largest, more than {TOLERANCE:.0e}")
+    return worst
+
+
+def rotation(process: Process, tasks: Sequence[Task]) -> Iterator[Measurement]:
+    """Measures the cases of one group: one-off costs and values of each, then times in rotation.
+
+    Every case yields a measurement of `seconds`: values, or a state with its reason.
+    """
+    seconds = max(task.seconds for task in tasks)
+    cases = process.shuffled([task.case for task in tasks], str(tasks[0].case.group))
+    try:
+        inputs = process.inputs(cases[0])
+        placed = backends.place(inputs, cases[0].mode, cases[0].batch)
+        expected = expected_values(process, cases[0], inputs)
+    except Exception as error:
+        for case in cases:
+            yield process.failure(case, "seconds", "crashed", told(error))
+        return
+    ready: list[Ready] = []
+    for case in cases:
+        yield from _prepare(process, case, placed, expected, ready)
+    del expected
+    if not any(r.case.strategy == REFERENCE for r in ready):
+        for r in ready:
+            yield process.failure(r.case, "seconds", "crashed", "the group's reference did not run")
+        return
+    capped = _rounds(process, ready, placed, seconds)
+    for r in ready:
+        yield process.measurement(r.case, "seconds", r.seconds, **capped)
+        if r.case.mode in ("graph", "xla"):
+            yield process.measurement(r.case, "traces", [r.run.traces])
+
+
+def _prepare(
+    process: Process, case: Case, placed: Any, expected: Any, ready: list[Ready]
+) -> Iterator[Measurement]:
+    """Builds, compiles and calls a case once, checks its values, and adds it to `ready` when right."""
+    skipped = strategies.find(case.strategy).skipped(case)
+    if skipped:
+        yield process.failure(case, "seconds", "skipped", skipped)
+        return
+    try:
+        process.model(case.model)
+        began = time.perf_counter()
+        extraction = process.built(case)
+        run = backends.compile_(extraction, case.mode)
+        built = time.perf_counter()
+        result = run(placed)
+        backends.synchronize(result)
+        called = time.perf_counter()
+        worst = difference(case, result, extraction, process, expected)
+    except WrongValuesError as error:
+        yield process.failure(case, "seconds", "wrong", str(error))
+        return
+    except Exception as error:
+        yield process.failure(case, "seconds", "crashed", told(error))
+        return
+    output = sum(backends.size_bytes(tensor) for tensor in backends.tensors(result))
+    notes = {"xla": str(backends.compiled_with_xla(extraction))} if case.mode == "predict" else {}
+    yield process.measurement(case, "build_seconds", [built - began])
+    yield process.measurement(case, "first_call_seconds", [called - built], **notes)
+    yield process.measurement(case, "max_abs_difference", [worst])
+    yield process.measurement(case, "output_bytes", [output])
+    yield process.measurement(case, "payload_bytes", [payload_bytes(case, process.model(case.model)[1])])
+    ready.append(Ready(case, run, []))
+
+
+def _rounds(process: Process, ready: list[Ready], placed: Any, seconds: float) -> dict[str, str]:
+    """Calls every ready case once a round, forwards and backwards in turn so that a drift cancels, until
+    the pilot's spread says that the interval is narrow enough, or the time is used up.
+
+    Returns the notes for the records: what ended the rounds when it was not the precision.
+    """
+    settings = process.settings
+    for r in ready:
+        backends.synchronize(r.run(placed))
+    gc.collect()
+    gc.freeze()
+    began, done = time.perf_counter(), 0
+    try:
+        while True:
+            _round(ready if done % 2 == 0 else ready[::-1], placed)
+            done += 1
+            gc.collect(2 if done % FULL_COLLECTIONS == 0 else 0)
+            spent = time.perf_counter() - began
+            if done < settings.min_rounds or spent < PILOT * seconds:
+                continue
+            wanted = _wanted_rounds(ready, settings)
+            if done >= wanted:
+                return {}
+            if spent * (done + 1) / done > seconds:
+                return {"capped": f"{seconds:g} s used up after {done} of {wanted} rounds"}
+    finally:
+        gc.unfreeze()
+
+
+def _round(ready: Sequence[Ready], placed: Any) -> None:
+    gc.disable()
+    for r in ready:
+        began = time.perf_counter_ns()
+        result = r.run(placed)
+        backends.synchronize(result)
+        r.seconds.append((time.perf_counter_ns() - began) / 1e9)
+        del result
+    gc.enable()
+
+
+def _wanted_rounds(ready: Sequence[Ready], settings: Time) -> int:
+    """The rounds that the noisiest of the cases needs for the wanted precision."""
+    reference = next(r for r in ready if r.case.strategy == REFERENCE)
+    spreads = [np.log(np.divide(r.seconds, reference.seconds)) for r in ready if r.case.strategy != REFERENCE]
+    needed = [stats.rounds_needed(log_ratios, settings.precision, settings.blocks) for log_ratios in spreads]
+    return int(np.median(needed)) if needed else settings.min_rounds
+
+
+def growth_call(process: Process, case: Case) -> tuple[Callable[[], Any], Callable[[], int]]:
+    """One call of a way whose cost may grow, and how often it has been traced since.
+
+    `functional_submodel_per_call` in a compiled mode builds and compiles at each call; `on_request`
+    calls one compiled function with the argument off and on in turn.
+    """
+    placed = backends.place(process.inputs(case), case.mode, case.batch)
+    if case.strategy == "on_request":
+        return _on_request_alternating(process, case, placed)
+    if case.strategy == "functional_submodel_per_call" and case.mode != "eager":
+        traces = 0
+
+        def rebuilt() -> Any:
+            nonlocal traces
+            run = backends.compile_(process.built(case.with_(strategy="functional_submodel")), case.mode)
+            result = run(placed)
+            backends.synchronize(result)
+            traces += run.traces
+            return result
+
+        return rebuilt, lambda: traces
+    run = backends.compile_(process.built(case), case.mode)
+
+    def call() -> Any:
+        result = run(placed)
+        backends.synchronize(result)
+        return result
+
+    return call, lambda: run.traces
+
+
+def _on_request_alternating(
+    process: Process, case: Case, placed: Any
+) -> tuple[Callable[[], Any], Callable[[], int]]:
+    model = process.built(case).model
+    run = backends.Compiled(
+        lambda inputs, on: model(inputs, output_hidden_states=on, training=False), case.mode
+    )
+    on = True
+
+    def call() -> Any:
+        nonlocal on
+        on = not on
+        result = run(placed, on)
+        backends.synchronize(result)
+        return result
+
+    return call, lambda: run.traces
+
+
+def lookup_call(case: Case) -> Callable[[], Any]:
+    """One look-up of a layer at `case.position` in a functional chain of `case.layers` layers."""
+    model = _lookup_model(case.layers or 1)
+    position = case.position or 0
+    name = model.layers[position].name
+    if case.strategy == "get_layer_name":
+        return lambda: model.get_layer(name)
+    if case.strategy == "get_layer_index":
+        return lambda: model.get_layer(index=position)
+    if case.strategy == "layers_property":
+        return lambda: model.layers
+    listed = {layer.name: layer for layer in model.layers}
+    return lambda: listed[name]
+
+
+_lookup_models: dict[int, Any] = {}
+
+
+def _lookup_model(layers: int) -> Any:
+    """A functional model of that many layers, its input layer counted."""
+    import keras
+
+    if layers not in _lookup_models:
+        sys.setrecursionlimit(max(sys.getrecursionlimit(), 10_000))  # Keras walks the graph recursively
+        tensor = first = keras.Input((1,))
+        for _ in range(layers - 1):
+            tensor = keras.layers.Identity()(tensor)
+        _lookup_models[layers] = keras.Model(first, tensor)
+    return _lookup_models[layers]

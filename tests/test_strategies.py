@@ -1,0 +1,279 @@
+"""Every strategy gives the right values in every mode, and does what its name says."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hiddencost import backends, measure, points, strategies
+from hiddencost.chain import layer_by_layer, steps_to
+from hiddencost.errors import UserError
+from hiddencost.records import OUTPUT, REFERENCE, TWIN, Case
+
+GOOD = json.loads((Path(__file__).parent / "data" / "minilm_hidden_states.json").read_text())
+CASE = Case(model="bert_tiny", strategy=REFERENCE, batch=2, length=16)
+WAYS = [strategy.name for strategy in strategies.STRATEGIES if strategy.name not in (REFERENCE, TWIN)]
+
+
+def values(process, case):
+    """What a case returns, run in its mode, and the layer-by-layer values."""
+    inputs = process.inputs(case)
+    extraction = process.built(case)
+    result = backends.compile_(extraction, case.mode)(backends.place(inputs, case.mode, case.batch))
+    return result, extraction, measure.expected_values(process, case, inputs)
+
+
+EVERY = [
+    CASE.with_(strategy=name, points=points_, mode=mode, examples=4 if mode == "predict" else None)
+    for name in WAYS
+    for points_ in ("last", "middle", "all", "block_1,embeddings", "0,-1")
+    for mode in ("eager", "graph", "xla", "predict")
+]
+
+
+@pytest.mark.parametrize(
+    "case", [case for case in EVERY if not strategies.find(case.strategy).skipped(case)], ids=str
+)
+def test_values_agree_with_the_layers_called_one_by_one(process, tiny, case):
+    result, extraction, expected = values(process, case)
+    assert measure.difference(case, result, extraction, process, expected) <= measure.TOLERANCE
+    rows = case.examples or case.batch
+    assert [tuple(state.shape) for state in extraction.states(result)] == [(rows, 16, 128)] * (
+        len(points.select(tiny[1], case.points))
+    )
+
+
+@pytest.mark.parametrize("name", [REFERENCE, "on_request"])
+def test_output_only_is_the_models_own_output(process, tiny, name):
+    case = CASE.with_(strategy=name)
+    result, extraction, expected = values(process, case)
+    assert extraction.states(result) == []
+    assert measure.difference(case, result, extraction, process, expected) <= measure.TOLERANCE
+    assert len(expected[OUTPUT]) == 2  # BERT returns the sequence and the pooled output
+
+
+def test_the_mean_in_the_model_leaves_padding_out(process, tiny):
+    case = CASE.with_(
+        strategy="functional_submodel", points="all", reduction="mean", mode="predict", examples=4
+    )
+    result, extraction, expected = values(process, case)
+    assert measure.difference(case, result, extraction, process, expected) <= measure.TOLERANCE
+    mask = process.inputs(case)["padding_mask"]
+    assert 0 < mask.sum() < mask.size  # there is padding to leave out
+    by_hand = expected["block_1"][0][mask[0] == 1].mean(0)
+    assert np.abs(result[-1][0] - by_hand).max() < 1e-5
+
+
+def test_a_difference_is_found(process, tiny):
+    """The control of the equivalence check: states shifted by one block, or cut short, are wrong."""
+    case = CASE.with_(strategy="functional_submodel", points="middle")
+    expected = measure.expected_values(process, case, process.inputs(case))
+    shifted = process.built(case.with_(points="last"))
+    result = shifted(backends.place(process.inputs(case), "eager", 2))
+    with pytest.raises(measure.WrongValuesError, match="values differ by"):
+        measure.difference(case, result, shifted, process, expected)
+    with pytest.raises(measure.WrongValuesError, match="2 states where 1 were asked for"):
+        measure.difference(case, [result, result], shifted, process, expected)
+    with pytest.raises(measure.WrongValuesError, match=r"float32\(2, 15, 128\) where float32\(2, 16, 128\)"):
+        measure.difference(case, [result[:, 1:]], shifted, process, expected)
+
+
+def counted(monkeypatch, model, name):
+    """How often a method of the model is called from now on."""
+    calls = []
+    original = getattr(model, name)
+    monkeypatch.setattr(model, name, lambda *a, **k: calls.append((a, k)) or original(*a, **k))
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("name", "lookups"),
+    [("get_layer_name", 8), ("get_layer_index", 8), ("indexed_in_advance", 0), ("functional_submodel", 0)],
+)
+def test_look_ups_happen_at_call_time_where_they_should(process, tiny, monkeypatch, name, lookups):
+    loaded, every = tiny
+    extraction = strategies.find(name).build(loaded.model, every, points.select(every, "all"))
+    calls = counted(monkeypatch, loaded.model, "get_layer")
+    extraction(backends.place(process.inputs(CASE), "eager", 2))
+    assert len(calls) == lookups  # every layer but the three input layers and the pooler
+    assert all(("index" in named) == (name == "get_layer_index") for _, named in calls)
+
+
+def test_a_sub_model_per_call_is_a_new_one_each_time(process, tiny, monkeypatch):
+    import keras
+
+    loaded, every = tiny
+    extraction = strategies.functional_submodel_per_call(loaded.model, every, points.select(every, "last"))
+    built = []
+    original = keras.Model
+    monkeypatch.setattr(keras, "Model", lambda *a, **k: built.append(a) or original(*a, **k))
+    placed = backends.place(process.inputs(CASE), "eager", 2)
+    extraction(placed)
+    extraction(placed)
+    assert len(built) == 2
+
+
+def test_an_early_end_runs_no_later_block(tiny):
+    loaded, every = tiny
+    names = [step.name for step in steps_to(loaded.model, [points.select(every, "middle")[0].tensor])]
+    assert "transformer_layer_0" in names
+    assert "transformer_layer_1" not in names
+    assert "pooled_dense" not in names
+
+
+def test_always_return_returns_every_state_whatever_is_asked_for(process, tiny):
+    loaded, every = tiny
+    wanted = points.select(every, "middle")
+    placed = backends.place(process.inputs(CASE), "eager", 2)
+    listed = strategies.always_return_all(loaded.model, every, wanted)(placed)
+    assert len(listed) == 3
+    stacked = strategies.always_return_stacked(loaded.model, every, wanted)
+    assert tuple(stacked(placed).shape) == (2, 3, 16, 128)
+    assert len(stacked.states(stacked(placed))) == 1
+
+
+def test_the_chain_keeps_no_state_that_nothing_reads_any_more(tiny, process):
+    loaded, every = tiny
+    steps = steps_to(loaded.model, [every[-1].tensor])
+    block = next(step for step in steps if step.name == "transformer_layer_1")
+    assert id(every[1].tensor) in block.frees  # block_0's output, used up by block_1
+    assert id(every[-1].tensor) not in block.frees  # asked for
+
+
+def test_on_request_is_one_model_traced_once_off_and_once_on(process, tiny):
+    case = CASE.with_(strategy="on_request", points="all", mode="graph")
+    call, traces = measure.growth_call(process, case)
+    results = [call() for _ in range(4)]
+    assert traces() == 2
+    assert [len(backends.tensors(result)) for result in results] == [2, 5, 2, 5]
+
+
+def test_a_sub_model_built_at_each_call_is_traced_at_each_call(process, tiny):
+    case = CASE.with_(strategy="functional_submodel_per_call", points="middle", mode="graph")
+    call, traces = measure.growth_call(process, case)
+    for _ in range(3):
+        call()
+    assert traces() == 3
+    call, traces = measure.growth_call(process, case.with_(strategy="functional_submodel"))
+    for _ in range(3):
+        call()
+    assert traces() == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "selection", "reason"),
+    [
+        ("functional_submodel_per_call", "graph", "all", "a compiled function builds the sub-model once"),
+        ("functional_submodel_per_call", "predict", "all", "predict needs a model to call it on"),
+        ("functional_submodel_per_call", "eager", "all", ""),
+        ("on_request", "predict", "all", "predict passes no arguments to call"),
+        ("on_request", "predict", OUTPUT, ""),
+        ("functional_submodel", "predict", "all", ""),
+    ],
+)
+def test_what_makes_no_sense_is_skipped_with_the_reason(name, mode, selection, reason):
+    found = strategies.find(name).skipped(CASE.with_(strategy=name, mode=mode, points=selection))
+    assert found.startswith(reason)
+    assert bool(found) == bool(reason)
+
+
+def test_minilm_gives_the_hidden_states_that_transformers_gives(process):
+    """Known-good values made once by tests/data/make_minilm_hidden_states.py with transformers'
+    `output_hidden_states=True`. Tolerance 5e-3: KerasHub's BERT uses the approximate gelu."""
+    loaded, every = process.model("minilm")
+    inputs = {
+        "token_ids": np.array(GOOD["token_ids"], "int32"),
+        "padding_mask": np.array(GOOD["padding_mask"], "int32"),
+        "segment_ids": np.zeros((2, 16), "int32"),
+    }
+    found = layer_by_layer(
+        loaded.model, backends.place(inputs, "eager", 2), [point.tensor for point in every]
+    )
+    assert [point.name for point in every] == list(GOOD["points"])
+    for point, state in zip(every, found, strict=True):
+        known = GOOD["points"][point.name]
+        positions = tuple(np.array(known["positions"]).T)
+        assert np.abs(state.numpy()[positions] - known["values"]).max() < 5e-3, point.name
+        real = state.numpy()[inputs["padding_mask"] == 1]
+        assert abs(real.mean() - known["mean"]) < 1e-3
+        assert abs(real.std() - known["standard_deviation"]) < 5e-3
+
+
+def test_minilms_own_tokenizer_gives_the_token_ids_that_transformers_gives(process):
+    loaded, _ = process.model("minilm")
+    loaded.inputs(1, 16)
+    for text, known in zip(GOOD["texts"], GOOD["token_ids"], strict=True):
+        ids = np.asarray(loaded.tokenizer(text)).tolist()
+        assert [101, *ids, 102] == [i for i in known if i != 0]
+
+
+def test_inputs_are_whole_sentences_with_true_padding(process, tiny):
+    loaded, _ = tiny
+    inputs = loaded.inputs(6, 64)
+    ids, mask = inputs["token_ids"], inputs["padding_mask"]
+    assert ids.shape == mask.shape == (6, 64)
+    assert ids.dtype == mask.dtype == np.int32
+    assert (ids[:, 0] == 101).all()
+    for row, kept in zip(ids, mask, strict=True):
+        assert row[kept == 1][-1] == 102
+        assert (row[kept == 0] == 0).all()
+        assert kept.sum() > 32  # packed: a row is mostly text
+    assert len({tuple(row) for row in ids}) == 6
+
+
+def test_a_selection_that_the_model_does_not_have_is_told(tiny):
+    _, every = tiny
+    with pytest.raises(UserError, match="points 'last_four' needs 4 blocks, the model has 2"):
+        points.select(every, "last_four")
+    with pytest.raises(UserError, match="unknown point 'block_2'; did you mean 'block_1'"):
+        points.select(every, "block_2")
+    with pytest.raises(UserError, match="point 3: the model has 3 points, 0 to 2"):
+        points.select(every, "3")
+
+
+def test_selections_name_the_points_that_they_say(process):
+    _, every = process.model("minilm")
+
+    def names(selection):
+        return [point.name for point in points.select(every, selection)]
+
+    assert names("middle") == ["block_2"]
+    assert names("last") == ["block_5"]
+    assert names("last_four") == ["block_2", "block_3", "block_4", "block_5"]
+    assert names("all") == ["embeddings", *(f"block_{i}" for i in range(6))]
+    assert names("block_3,0,-1") == ["block_3", "embeddings", "block_5"]
+
+
+def test_a_model_whose_blocks_are_not_plainly_listed_is_told(process):
+    import keras
+    import keras_hub
+
+    albert = keras_hub.models.AlbertBackbone(
+        vocabulary_size=20,
+        num_layers=2,
+        num_heads=2,
+        num_groups=1,
+        num_inner_repetitions=1,
+        embedding_dim=4,
+        hidden_dim=8,
+        intermediate_dim=8,
+    )
+    with pytest.raises(UserError, match="the blocks of AlbertBackbone are not plainly listed"):
+        points.hidden_states(albert)
+    flat = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    with pytest.raises(UserError, match="Sequential does not list its blocks in `transformer_layers`"):
+        points.hidden_states(flat)
+
+
+def test_the_normed_final_state_is_a_point_of_its_own(process):
+    import keras_hub
+
+    gpt = keras_hub.models.GPT2Backbone(
+        vocabulary_size=20, num_layers=2, num_heads=2, hidden_dim=8, intermediate_dim=8
+    )
+    every = points.hidden_states(gpt)
+    assert [point.name for point in every] == ["embeddings", "block_0", "block_1", "final_norm"]
+    assert every[-1].tensor is gpt.outputs[0]
+    assert points.select(every, "last")[0].name == "block_1"
+    assert "final_norm" not in [point.name for point in points.select(every, "all")]
