@@ -1,0 +1,15 @@
+"""Many calls in turn: does a way that builds at each call get slower or larger?"""
+
+from hiddencost.measure import growth_call
+from hiddencost.suites import resident_bytes
+
+
+def test_growth(job, task, measured, benchmark):
+    process = measured.process
+    call, traces = growth_call(process, task.case)
+    resident = []
+    benchmark.pedantic(call, rounds=task.calls, teardown=lambda: resident.append(resident_bytes()))
+    if benchmark.stats:
+        measured.keep(process.measurement(task.case, "growth_seconds", benchmark.stats.stats.data))
+        measured.keep(process.measurement(task.case, "growth_bytes", resident))
+        measured.keep(process.measurement(task.case, "traces", [traces()]))

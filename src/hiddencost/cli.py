@@ -1,0 +1,241 @@
+"""The command line: wiring only."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from hiddencost import __version__, grid, store
+from hiddencost.errors import UserError
+from hiddencost.records import SCHEMA_VERSION, Header
+
+REPORTS = Path("reports")
+_T = TypeVar("_T")
+
+
+class _Command(click.Group):
+    """A group whose commands tell a UserError in one line and exit with 2; `--debug` shows where."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except UserError as error:
+            if context.params.get("debug"):
+                raise
+            click.echo(f"hiddencost: {error}", err=True)
+            sys.exit(2)
+
+
+@click.group(cls=_Command, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__)
+@click.option("--debug", is_flag=True, help="Show a traceback with an error.")
+def main(debug: bool) -> None:
+    """What does a hidden state cost?
+
+    Measures what it costs to read the hidden states out of a Keras or KerasHub model: time, peak
+    memory and one-off cost, way by way, against the plain forward pass.
+
+    \b
+    A first look in about a minute:   hiddencost run --grid smoke
+    The full answer in 20 minutes:    hiddencost run
+    Its report again:                 hiddencost report reports/latest
+    """
+
+
+def _list_of(convert: Callable[[str], _T]) -> Callable[[click.Context, click.Parameter, str | None], Any]:
+    def parse(context: click.Context, parameter: click.Parameter, value: str | None) -> list[_T] | None:
+        if value is None:
+            return None
+        try:
+            return [convert(part.strip()) for part in value.split(",")]
+        except ValueError:
+            raise UserError(
+                f"{parameter.opts[0]} '{value}': expected numbers joined by commas, as 64,128"
+            ) from None
+
+    return parse
+
+
+def _axis(
+    name: str, parameter: str, text: str, kind: Callable[[str], Any] = str
+) -> Callable[[click.decorators.FC], click.decorators.FC]:
+    return click.option(
+        name, parameter, metavar="A,B", callback=_list_of(kind), help=f"{text}, in place of the grid's."
+    )
+
+
+@main.command()
+@click.option(
+    "--grid",
+    "grid_name",
+    default="default",
+    show_default=True,
+    help="What to measure: default, smoke, full, or a TOML file.",
+)
+@click.option("--out", type=click.Path(path_type=Path), help="Run folder [default: reports/runs/DATE-GRID].")
+@_axis("--model", "model", "Models (see `hiddencost models`)")
+@_axis("--strategy", "strategy", "Strategies (see `hiddencost strategies`)")
+@_axis("--points", "points", "Hidden states: last, middle, last_four, all, block_3, -1")
+@_axis("--mode", "mode", "Modes: eager, graph, xla, predict")
+@_axis("--batch", "batch", "Batch sizes", int)
+@_axis("--seq", "length", "Sequence lengths", int)
+@click.option("--blocks", type=int, help="Timing processes, each measuring everything once.")
+@click.option("--seconds", type=float, help="Most seconds that a group's rotation takes in a block.")
+@click.option("--threads", type=int, help="Threads for one operation (TensorFlow's intra-op pool).")
+@click.argument("pytest_arguments", nargs=-1, type=click.UNPROCESSED)
+def run(grid_name: str, out: Path | None, pytest_arguments: tuple[str, ...], **overrides: Any) -> None:
+    """Measure a grid into a run folder, and write its report.
+
+    An axis given here replaces that axis in every section of the grid. Arguments after `--` go to
+    pytest, so that its selection works: hiddencost run --grid smoke -- -k middle
+
+    Ctrl-C keeps what was measured.
+    """
+    from hiddencost.suites import CATALOGUE
+
+    source = grid.grid_path(grid_name)
+    planned, text = grid.read(source)
+    axes = {name: overrides[name] for name in grid.AXES if overrides[name] is not None}
+    time = {name: overrides[name] for name in ("blocks", "seconds", "threads") if overrides[name] is not None}
+    grid.check(planned, CATALOGUE, f"grid {source}")
+    planned = grid.override(planned, axes, time)
+    grid.check(planned, CATALOGUE, "command line")
+    timed, memory = grid.timed_jobs(planned), grid.memory_jobs(planned)
+    if not timed and not memory:
+        raise UserError(f"grid {source}: plans no case: give it a [[forward]] or a [[memory]] section")
+    now = datetime.now(UTC)
+    folder = out or REPORTS / "runs" / f"{now:%Y-%m-%d-%H%M%S}-{planned.name}"
+    header = Header(
+        schema_version=SCHEMA_VERSION,
+        hiddencost_version=__version__,
+        started=now.isoformat(timespec="seconds"),
+        command=shlex.join(["hiddencost", *sys.argv[1:]]),
+        grid_name=planned.name,
+        grid=text,
+        seed=planned.seed,
+        git_commit=_git_commit(),
+        planned=grid.planned([*timed, *memory]),
+    )
+    writer = store.Writer(folder, header)
+    how = _supervised(writer, timed, memory, pytest_arguments)
+    if out is None:
+        store.point_latest(folder, REPORTS / "latest")
+    if how == "interrupted":
+        click.echo(f"\nInterrupted. What was measured is kept: hiddencost report {folder}")
+        sys.exit(130)
+    _report(folder)
+
+
+def _supervised(
+    writer: store.Writer,
+    timed: Sequence[grid.Job],
+    memory: Sequence[grid.Job],
+    pytest_arguments: Sequence[str],
+) -> str:
+    from hiddencost.supervise import Supervisor
+
+    total = sum(len(job.tasks) for job in [*timed, *memory])
+    with _progress(total) as progress:
+        return Supervisor(writer, progress, pytest_arguments).run(timed, memory)
+
+
+class _Bar:
+    """A progress bar on a terminal; on anything else a line for every tenth of the tasks."""
+
+    def __init__(self, bar: Any, task: Any, total: int) -> None:
+        self._bar, self._task, self._total, self._count = bar, task, total, 0
+
+    def done(self, label: str, count: int) -> None:
+        before, self._count = self._count, self._count + count
+        self._bar.update(self._task, completed=self._count, case=label)
+        if not self._bar.console.is_terminal and self._count * 10 // self._total > before * 10 // self._total:
+            click.echo(f"{self._count} of {self._total} measured, last: {label}")
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[_Bar]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[case]}"))
+    console = Console()
+    bar = Progress(
+        *columns,
+        console=console,
+        refresh_per_second=1,
+        speed_estimate_period=600,
+        disable=not console.is_terminal,
+    )
+    with bar:
+        yield _Bar(bar, bar.add_task("", total=total, case="starting"), total)
+
+
+def _git_commit() -> str:
+    """The commit of the checkout that runs, with `+` when it has changes; empty outside one."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        if git("ls-files", Path(__file__).name):
+            return git("rev-parse", "--short=12", "HEAD") + (
+                "+" if git("status", "--porcelain", "-uno") else ""
+            )
+    except (OSError, subprocess.CalledProcessError):
+        pass
+    return ""
+
+
+@main.command()
+@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
+def report(run_folder: Path) -> None:
+    """Write the report and plots of a finished or interrupted RUN, from its results alone."""
+    _report(run_folder)
+
+
+def _report(folder: Path) -> None:
+    from hiddencost import page, plots
+
+    found = store.read(folder)
+    into = folder if folder.is_dir() else folder.parent
+    try:
+        written = page.write_report(found, into, plots.render(found, into / "plots"))
+    except OSError as error:
+        raise UserError(
+            f"report of {folder}: cannot be written ({error.strerror}: {error.filename})"
+        ) from None
+    click.echo("\n".join(page.summary_lines(found)))
+    click.echo(f"\nReport: {written}\nAgain:  hiddencost report {folder}")
+
+
+@main.command()
+def models() -> None:
+    """List the models that can be named."""
+    from hiddencost.models import MODELS, PRESET
+
+    _table([(spec.name, spec.summary) for spec in MODELS])
+    click.echo(f"\nAny KerasHub preset or local preset folder: {PRESET}NAME_OR_FOLDER")
+
+
+@main.command()
+def strategies() -> None:
+    """List the ways to read hidden states."""
+    from hiddencost.strategies import STRATEGIES
+
+    _table([(strategy.name, strategy.summary) for strategy in STRATEGIES])
+
+
+def _table(rows: Sequence[tuple[str, str]]) -> None:
+    width = max(len(name) for name, _ in rows)
+    for name, summary in rows:
+        click.echo(f"{name:{width}}  {summary}")

@@ -1,0 +1,224 @@
+"""What the suites in `bench/` stand on: a pytest plugin that turns a job into parametrized tests, gives
+them what they measure with, and reports each record as it comes.
+
+Started by `hiddencost run` with `--job FILE --report-fd N`; with neither, `pytest bench/` measures a
+grid (`--grid`, the smoke grid by default) and reports through pytest-benchmark alone. Times of a group
+are taken in one rotation when the group's first test asks for them; pytest-benchmark is then given the
+samples through its `timer` option (see Replay).
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import psutil
+import pytest
+
+from hiddencost import backends, environment, grid, measure, memory, models, store, strategies
+from hiddencost.grid import Catalogue, Job, Task
+from hiddencost.records import REFERENCE, TWIN, Case, Environment, Measurement
+
+CATALOGUE = Catalogue(
+    strategies=tuple(strategy.name for strategy in strategies.STRATEGIES),
+    check_model=models.check,
+    max_length=models.max_length,
+)
+
+
+class Replay:
+    """A timer for pytest-benchmark that plays durations which were recorded before.
+
+    pytest-benchmark reads its timer before and after each round; the difference is the next duration.
+    """
+
+    __name__ = "replay"
+
+    def __init__(self) -> None:
+        self._durations: Iterator[float] = iter(())
+        self._now = 0.0
+        self._within = False
+
+    def __call__(self) -> float:
+        if self._within:
+            self._now += next(self._durations, 0.0)
+        self._within = not self._within
+        return self._now
+
+    def play(self, seconds: Sequence[float]) -> Callable[[], None]:
+        """Loads the durations of the next rounds; the function to benchmark does nothing."""
+        self._durations, self._within = iter(seconds), False
+        return lambda: None
+
+
+REPLAY = Replay()
+
+
+class Reporter:
+    """Writes records to the supervisor's pipe, one line each; nowhere without one."""
+
+    def __init__(self, descriptor: int | None) -> None:
+        self._descriptor = descriptor
+
+    def __call__(self, record: Measurement | Environment) -> None:
+        if self._descriptor is not None:
+            os.write(self._descriptor, store.encode(record))
+
+
+class Measured:
+    """What a session of one or more jobs has measured, and how it measures more."""
+
+    def __init__(self, jobs: Sequence[Job], report: Reporter) -> None:
+        self.jobs = jobs
+        self.report = report
+        self._process: measure.Process | None = None
+        self._groups: set[Case] = set()
+        self._found: dict[tuple[Case, str], Measurement] = {}
+
+    @property
+    def process(self) -> measure.Process:
+        """This process with its backend started, which is done at the first request."""
+        if self._process is None:
+            job = self.jobs[0]
+            seconds, threads = backends.start(job.time.threads)
+            self._process = measure.Process(job.block, job.seed, job.time)
+            self.report(environment.capture(job.block, threads))
+            for package, taken in seconds.items():
+                case = Case(model="import", strategy=package)
+                self.keep(self._process.measurement(case, "import_seconds", [taken]))
+        return self._process
+
+    def keep(self, record: Measurement | Environment) -> None:
+        """Reports a record, and keeps a measurement for the test that asks for it."""
+        self.report(record)
+        if isinstance(record, Measurement):
+            self._found[record.case, record.metric] = record
+
+    def timed(self, task: Task, selected: Sequence[Task]) -> Measurement:
+        """The times of a task's case; its whole group is measured at the first request."""
+        group = task.case.group
+        if group not in self._groups:
+            self._groups.add(group)
+            chosen = {t.case: t for t in selected if t.suite == task.suite and t.case.group == group}
+            for strategy in (REFERENCE, TWIN):
+                case = group.with_(strategy=strategy)
+                chosen.setdefault(case, Task(suite=task.suite, case=case, seconds=task.seconds))
+            known = set(self.process.load_seconds)
+            for record in measure.rotation(self.process, list(chosen.values())):
+                self.keep(record)
+            for name in self.process.load_seconds.keys() - known:
+                case = Case(model=name, strategy=REFERENCE)
+                self.keep(self.process.measurement(case, "load_seconds", [self.process.load_seconds[name]]))
+        return self._found[task.case, "seconds"]
+
+    def memory(self, job: Job, task: Task) -> Measurement:
+        """The peak of a task's case; the job's process is run at the first request."""
+        metric = "peak_heap_bytes" if task.suite == "memory" else "peak_rss_bytes"
+        if (task.case, metric) not in self._found:
+            read = memory.heap if task.suite == "memory" else memory.resident
+            for record in read(job):
+                self.keep(record)
+        return self._found[task.case, metric]
+
+
+def ok(measurement: Measurement) -> Sequence[float]:
+    """The values, or the test's outcome: skipped with the reason, or failed with it."""
+    if measurement.state == "skipped":
+        pytest.skip(measurement.reason)
+    if measurement.state != "ok":
+        pytest.fail(f"{measurement.state}: {measurement.reason}", pytrace=False)
+    return measurement.values
+
+
+def resident_bytes() -> int:
+    """This process's resident set."""
+    return int(psutil.Process().memory_info().rss)
+
+
+# -- pytest's hooks and fixtures, imported by bench/conftest.py --
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("hiddencost")
+    group.addoption("--job", metavar="FILE", help="a planned job, as `hiddencost run` writes it")
+    group.addoption("--report-fd", type=int, metavar="N", help="file descriptor that takes the records")
+    group.addoption("--grid", default="smoke", metavar="NAME", help="grid to measure without --job")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[MEASURED] = Measured(_jobs(config), Reporter(config.getoption("--report-fd")))
+
+
+MEASURED = pytest.StashKey[Measured]()
+
+
+def _jobs(config: pytest.Config) -> list[Job]:
+    path = config.getoption("--job")
+    if path:
+        return [msgspec.json.decode(Path(path).read_bytes(), type=Job)]
+    source = grid.grid_path(config.getoption("--grid"))
+    planned, _ = grid.read(source)
+    grid.check(planned, CATALOGUE, f"grid {source}")
+    return [*grid.timed_jobs(planned)[:1], *grid.memory_jobs(planned)]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """`test_forward(task, ...)` gets the tasks of the suite `forward`, and so on."""
+    if "task" not in metafunc.fixturenames:
+        return
+    suite = metafunc.function.__name__.removeprefix("test_")
+    jobs = metafunc.config.stash[MEASURED].jobs
+    tasks = [(job, task) for job in jobs for task in job.tasks if task.suite == suite]
+    metafunc.parametrize(("job", "task"), tasks, ids=[str(task.case) for _, task in tasks])
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Timed groups come in this block's own order, drawn from the recorded seed."""
+    jobs = config.stash[MEASURED].jobs
+    if not jobs:
+        return
+    key = f"{jobs[0].seed}/{jobs[0].block}"
+
+    def order(item: pytest.Item) -> tuple[int, int]:
+        task = _task(item)
+        if task is None or task.suite in ("memory", "resident"):
+            return 1, 0
+        place = str(task.case.group if task.suite in ("forward", "dataset") else task.case)
+        return 0, random.Random(zlib.crc32(f"{key}/{task.suite}/{place}".encode())).randrange(2**31)
+
+    items.sort(key=order)
+
+
+def _task(item: pytest.Item) -> Task | None:
+    found = getattr(item, "callspec", None)
+    return found.params.get("task") if found else None
+
+
+def pytest_benchmark_generate_machine_info(config: pytest.Config) -> dict[str, Any]:
+    """The environment as pytest-benchmark's JSON keeps it."""
+    captured = environment.capture(0, {})
+    return {"node": "", "cpu": captured.processor, **msgspec.to_builtins(captured)}
+
+
+@pytest.fixture
+def measured(request: pytest.FixtureRequest) -> Measured:
+    return request.config.stash[MEASURED]
+
+
+@pytest.fixture
+def times(measured: Measured, request: pytest.FixtureRequest, task: Task) -> Sequence[float]:
+    """The seconds of the task's case, a round each."""
+    selected = [found for item in request.session.items if (found := _task(item)) is not None]
+    return ok(measured.timed(task, selected))
+
+
+@pytest.fixture
+def peak(measured: Measured, job: Job, task: Task) -> Sequence[float]:
+    """The peak of the task's case in bytes."""
+    return ok(measured.memory(job, task))

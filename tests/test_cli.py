@@ -1,0 +1,159 @@
+"""The command line as a person meets it: one clear line for bad input, exit code 2, nothing harmed."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from tests_data import small_run
+
+from hiddencost import cli, models, store
+
+
+def call(*arguments):
+    return CliRunner().invoke(cli.main, list(arguments))
+
+
+def refused(*arguments):
+    """The one line on stderr of a command that is refused."""
+    result = call(*arguments)
+    assert result.exit_code == 2, result.output
+    assert "Traceback" not in result.output
+    assert result.stderr.count("\n") == 1, result.stderr
+    assert result.stderr.startswith("hiddencost: ")
+    return result.stderr.removeprefix("hiddencost: ").strip()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--grid", "smoek"], "unknown grid 'smoek'; did you mean 'smoke'?, or a TOML file"),
+        (
+            ["--model", "minlm"],
+            "unknown model 'minlm'; did you mean 'minilm'? "
+            "(any KerasHub preset or folder: preset:NAME_OR_FOLDER)",
+        ),
+        (
+            ["--strategy", "always"],
+            "command line: unknown strategy 'always' in [[forward]]; did you mean 'always_return_all'?",
+        ),
+        (["--mode", "grahp"], "command line: unknown mode 'grahp' in [[forward]]; did you mean 'graph'?"),
+        (
+            ["--points", "block1"],
+            "command line: unknown point 'block1' in [[forward]]; did you mean 'block_0'?",
+        ),
+        (["--batch", "0"], "command line: [forward] batch 0: must be at least 1"),
+        (["--seq", "1024"], "command line: [forward] length 1024: minilm takes at most 512 tokens"),
+        (["--seq", "many"], "--seq 'many': expected numbers joined by commas, as 64,128"),
+        (["--blocks", "0"], "command line: [time] blocks = 0: must be at least 1"),
+        (["--seconds", "-1"], "command line: [time] seconds = -1.0: must be above 0"),
+        (["--model", "preset:/no/such/folder"], "preset folder /no/such/folder does not exist"),
+    ],
+)
+def test_bad_input_to_run_is_one_line(tmp_path, arguments, line):
+    grid = [] if "--grid" in arguments else ["--grid", "smoke"]
+    found = refused("run", *grid, "--out", str(tmp_path / "run"), *arguments)
+    assert found == line
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_unknown_option_is_told_with_the_nearest_one():
+    result = call("run", "--gird", "smoke")
+    assert result.exit_code == 2
+    assert "No such option '--gird'" in result.output
+    assert "--grid" in result.output
+
+
+def test_a_preset_folder_without_weights_is_told(tmp_path):
+    folder = tmp_path / "preset"
+    folder.mkdir()
+    line = refused("run", "--grid", "smoke", "--model", f"preset:{folder}", "--out", str(tmp_path / "run"))
+    assert line == f"preset folder {folder} has no config.json: not a KerasHub or Hugging Face preset"
+    shutil.copy(models.minilm_folder() / "config.json", folder)
+    line = refused("run", "--grid", "smoke", "--model", f"preset:{folder}", "--out", str(tmp_path / "run"))
+    assert line == f"preset folder {folder} has no weights (*.weights.h5 or *.safetensors)"
+
+
+def test_a_preset_folder_tells_its_longest_sequence(tmp_path):
+    folder = models.minilm_folder()
+    line = refused("run", "--grid", "smoke", "--model", f"preset:{folder}", "--seq", "600")
+    assert line.endswith(f"length 600: preset:{folder} takes at most 512 tokens")
+
+
+def test_a_folder_that_holds_a_run_is_refused_and_left_as_it_was(tmp_path):
+    run = small_run(tmp_path / "run")
+    before = (run / store.RESULTS).read_bytes()
+    line = refused("run", "--grid", "smoke", "--out", str(run))
+    assert line == f"output folder {run} holds another run: choose another with --out"
+    assert (run / store.RESULTS).read_bytes() == before
+    assert [path.name for path in run.iterdir()] == [store.RESULTS]
+
+
+def test_a_folder_that_is_not_writable_is_refused():
+    """A folder in which nobody can make another, not even root."""
+    line = refused("run", "--grid", "smoke", "--out", "/proc/nowhere/run")
+    assert line.startswith("output folder /proc/nowhere/run: not writable (")
+
+
+def test_a_damaged_and_a_newer_results_file_are_told_and_left_as_they_were(tmp_path):
+    run = small_run(tmp_path / "run")
+    path = run / store.RESULTS
+    header, *rest = path.read_bytes().splitlines()
+    path.write_bytes(b"\n".join([header, b'{"type":"measur', *rest]) + b"\n")
+    before = path.read_bytes()
+    assert refused("report", str(run)).startswith(f"{path}: damaged at line 2: ")
+    newer = {**json.loads(header), "schema_version": 99}
+    path.write_bytes(json.dumps(newer).encode() + b"\n")
+    assert refused("report", str(run)) == (
+        f"{path}: written by a newer hiddencost (schema 99, this one reads up to 1): "
+        "upgrade with `pip install -U hiddencost`"
+    )
+    path.write_bytes(before)
+    assert sorted(p.name for p in run.iterdir()) == [store.RESULTS]
+
+
+def test_a_report_of_nothing_is_told(tmp_path):
+    line = refused("report", str(tmp_path))
+    assert (
+        line == f"no run at {tmp_path}: expected a folder with results.jsonl, as `hiddencost run` writes it"
+    )
+
+
+def test_debug_shows_where(tmp_path):
+    result = call("--debug", "report", str(tmp_path))
+    assert type(result.exception).__name__ == "UserError"
+
+
+def test_the_lists_name_everything():
+    from hiddencost.strategies import STRATEGIES
+
+    listed = call("strategies").output
+    assert all(strategy.name in listed for strategy in STRATEGIES)
+    listed = call("models").output
+    assert all(spec.name in listed for spec in models.MODELS)
+    assert "preset:NAME_OR_FOLDER" in listed
+
+
+def test_help_teaches_the_first_commands():
+    found = call("--help").output
+    assert "hiddencost run --grid smoke" in found
+    assert "hiddencost report" in found
+
+
+def test_a_report_command_starts_in_well_under_a_second(tmp_path):
+    """Its imports: nothing that needs a framework, and no scipy.stats (half a second by itself)."""
+    code = "import sys; from hiddencost import cli, page; print('scipy.stats' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "False"
+
+
+def test_the_report_is_written_from_the_results_alone(tmp_path):
+    run = small_run(tmp_path / "run")
+    result = call("report", str(run))
+    assert result.exit_code == 0, result.output
+    assert (run / "report.md").is_file()
+    assert f"Report: {run / 'report.md'}" in result.output
+    assert Path(run / "plots").is_dir()
