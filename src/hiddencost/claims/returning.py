@@ -1,0 +1,125 @@
+"""Claims on returning hidden states: holding them, always returning them, on request, ending early."""
+
+from __future__ import annotations
+
+from hiddencost.claims.evidence import (
+    BIG,
+    HEAVY,
+    Finding,
+    figure,
+    finding,
+    in_order,
+    largest,
+    over,
+    settle,
+    timed,
+    to_reference,
+    to_way,
+    weighed,
+)
+from hiddencost.records import OUTPUT, REFERENCE, Answer, Case, Figure
+from hiddencost.stats import Table
+
+BATCH = 32
+"""The batch size that `keras.Model.predict` takes when none is given."""
+
+
+def references(table: Table) -> Answer:
+    """No references to unused hidden states are held: the plain pass needs little more than its floor."""
+    floors = {case: table.live_set_floor(case) for case in table.cases("peak_heap_bytes", strategy=REFERENCE)}
+    found = []
+    for case in largest(case for case, floor in floors.items() if floor):
+        peak, floor = table.center(case, "peak_heap_bytes"), floors[case]
+        if peak is not None and floor is not None:
+            ratio = figure("", over(peak, (floor, None, None)), case)
+            found.append(finding(ratio, HEAVY, "below"))
+    rule = f"holds where the peak heap is at most {HEAVY:g} times the live-set floor, at the largest shape"
+    return settle("references", {"peak heap / live-set floor": found}, rule)
+
+
+def payload(table: Table) -> Answer:
+    """It is a lot of information: one batch of hidden states outweighs the model."""
+    cases = [
+        case
+        for case in table.cases("payload_bytes", points="all", reduction="none", examples=None)
+        if case.batch
+    ]
+    by_model: dict[str, Case] = {}
+    for case in in_order(cases):
+        if case.model not in by_model or case.length > by_model[case.model].length:
+            by_model[case.model] = case
+    bytes_each, shares = [], []
+    for case in by_model.values():
+        one = _of_model(
+            case, "payload of one example", _bytes(table, case, "payload_bytes") / case.batch, "B"
+        )
+        bytes_each.append(one)
+        for weights in table.cases("weights_bytes", model=case.model)[:1]:
+            share = one.value / _bytes(table, weights, "weights_bytes")
+            shares.append(finding(_of_model(case, "", share, "%"), 1 / BATCH, "above"))
+    rule = f"holds where the hidden states of {BATCH} of the longest examples outweigh the model's weights"
+    return settle("payload", {"payload / weights": shares}, rule, bytes_each, _formula(table))
+
+
+def _of_model(case: Case, name: str, value: float, unit: str) -> Figure:
+    where = f"for {case.model} at length {case.length}"
+    return Figure(name=name, value=value, unit=unit, where=where, scope=case)
+
+
+def _bytes(table: Table, case: Case, metric: str) -> float:
+    return table.medians(case, metric)[0]
+
+
+def _formula(table: Table) -> dict[str, str]:
+    """In how many cases the bytes that came back are those of the formula: all that was asked for."""
+    sizes = [
+        (table.medians(case, "output_bytes"), table.medians(case, "payload_bytes"))
+        for case in table.cases("output_bytes", strategy="functional_submodel")
+    ]
+    both = [(returned, asked) for returned, asked in sizes if asked]
+    exact = sum(set(returned) == set(asked) for returned, asked in both)
+    told = f"exactly in {exact} of {len(both)} cases of the functional sub-model"
+    return {"formula": told} if both else {}
+
+
+def always_return(table: Table) -> Answer:
+    """It is heavyweight to always return every hidden state."""
+    memory = to_reference(table, "peak_heap_bytes", "always_return_all", "all")
+    times = to_reference(table, "seconds", "always_return_all", "all")
+    aspects = {
+        "time": timed(table, times, 1 + BIG, "above"),
+        "peak heap": weighed(table, [pair for pair in memory if pair[0].examples is None], HEAVY, "above"),
+        "peak heap of a data set": weighed(
+            table, [pair for pair in memory if pair[0].examples is not None], HEAVY, "above"
+        ),
+    }
+    rule = f"heavy is a time above {1 + BIG:g} times, or a peak heap above {HEAVY:g} times the reference's"
+    return settle("always_return", aspects, rule)
+
+
+def on_request(table: Table) -> Answer:
+    """An argument to `call` costs nothing when it is off, and when it is on no more than a sub-model."""
+    off = to_reference(table, "seconds", "on_request", OUTPUT)
+    on = to_way(table, "on_request", "functional_submodel", points="all")
+    aspects = {
+        "time, argument off": timed(table, off, 1 + BIG, "below"),
+        "time, argument on": timed(table, on, 1 + BIG, "below"),
+    }
+    traces = [
+        max(table.medians(case, "traces"))
+        for case in table.cases("traces", strategy="on_request", points="all")
+    ]
+    extra = [Figure(name="traces", value=max(traces), unit="count")] if traces else []
+    rule = f"holds where the time is at most {1 + BIG:g} times the plain pass's (off), the sub-model's (on)"
+    return settle("on_request", aspects, rule, extra)
+
+
+def slice_and_dice(table: Table) -> Answer:
+    """The functional style lets one read a hidden state today, and a sub-model that ends early saves."""
+    ways = ("functional_submodel", "middle")
+    aspects: dict[str, list[Finding]] = {
+        "time": timed(table, to_reference(table, "seconds", *ways), 1 - BIG, "below"),
+        "peak heap": weighed(table, to_reference(table, "peak_heap_bytes", *ways), 1 - BIG, "below"),
+    }
+    rule = f"holds where the sub-model takes less than {1 - BIG:g} of the plain forward pass"
+    return settle("slice_and_dice", aspects, rule)

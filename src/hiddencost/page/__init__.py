@@ -1,0 +1,143 @@
+"""The Markdown report of a run and the last lines on the terminal. Nothing here judges or measures.
+
+A section is a title, a line on how to read it, and tables (`grids`); the templates hold the markup, and
+every value that they are given is escaped. Add a section: write the function, name it in `sections`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hiddencost.claims import CLAIMS, Claim, answers, sentence, sound
+from hiddencost.claims.evidence import at
+from hiddencost.formatting import NONE, quantity
+from hiddencost.page.circumstances import environments, not_measured, opening, unmeasured
+from hiddencost.page.costs import growth, one_off
+from hiddencost.page.grids import Grid, Section
+from hiddencost.page.tables import data_sets, lookups, memory, times, twins
+from hiddencost.records import Answer, Figure, Run
+from hiddencost.stats import Table
+
+if TYPE_CHECKING:
+    import jinja2
+
+__all__ = ["markdown", "opening", "questions", "summary_lines", "template", "write_report"]
+
+TEMPLATES = Path(__file__).parent.parent / "templates"
+
+
+@dataclass(frozen=True)
+class Question:
+    """A claim and its answer in words."""
+
+    claim: Claim
+    answer: Answer
+    short: str
+    sentence: str
+    facts: tuple[tuple[str, str], ...]
+    figures: Grid
+
+
+def write_report(run: Run, folder: Path, plots: Sequence[str]) -> Path:
+    """Writes `report.md` into `folder`, with links to `plots/NAME.png` for the names in `plots`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "report.md"
+    path.write_text(markdown(run, plots), encoding="utf-8")
+    return path
+
+
+def markdown(run: Run, plots: Sequence[str]) -> str:
+    """The report as Markdown."""
+    return template("report.md.j2").render(
+        facts=opening(run),
+        questions=questions(run),
+        plots=plots,
+        sections=sections(Table(sound(run)), run),
+    )
+
+
+def template(name: str) -> jinja2.Template:
+    """A template whose values are all escaped."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        finalize=escaped,
+        autoescape=False,  # Markdown: `escaped` does it
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template(name)
+
+
+def escaped(value: object) -> str:
+    """Text that Markdown shows as it is: no HTML, no table cell, no link and no line break of its own."""
+    text = " ".join(str(value).split())
+    for mark, harmless in (
+        ("&", "&amp;"),
+        ("<", "&lt;"),
+        (">", "&gt;"),
+        ("\\", "\\\\"),
+        ("|", "\\|"),
+        ("`", "\\`"),
+        ("*", "\\*"),
+        ("](", "]\\("),
+    ):
+        text = text.replace(mark, harmless)
+    return text
+
+
+def summary_lines(run: Run) -> list[str]:
+    """What the run says, for a terminal: a line for each question, and what was not measured."""
+    facts = dict(opening(run))
+    head = [f"{facts['models']}, {facts['backend']}, {facts['blocks']}"]
+    told = [f"{answer.id}: {answer.word}. {sentence(answer, short=True)}" for answer in answers(run)]
+    failed = {m.case for m in run.measurements if m.state not in ("ok", "skipped")}
+    absent = unmeasured(run)
+    problems = [
+        text
+        for count, text in (
+            (len(failed), f"cases that failed: {len(failed)} (the report says which, and why)"),
+            (len(absent), f"planned cases without any measurement: {len(absent)} (the report lists them)"),
+        )
+        if count
+    ]
+    return [*head, *told, *problems]
+
+
+def questions(run: Run) -> list[Question]:
+    """The claims with their answers."""
+    found = []
+    for claim, answer in zip(CLAIMS, answers(run), strict=True):
+        rows = tuple(figure_row(figure) for figure in answer.figures)
+        grid = Grid(("figure", "of", "where", "value", "verdict"), rows, f"{len(rows)} figures", folded=True)
+        named = {"rule": "Judged", "missing": "Not measured", "formula": "Formula met"}
+        facts = tuple((named.get(name, f"How: {name}"), text) for name, text in sorted(answer.facts.items()))
+        found.append(Question(claim, answer, sentence(answer, short=True), sentence(answer), facts, grid))
+    return found
+
+
+def figure_row(figure: Figure) -> tuple[str, ...]:
+    """A figure's name, scope, value and verdict."""
+    value = quantity(figure.value, figure.low, figure.high, figure.unit)
+    scope = at(figure.scope) if figure.scope else NONE
+    return figure.name, scope, figure.where or NONE, value, figure.word or NONE
+
+
+def sections(table: Table, run: Run) -> list[Section]:
+    """All sections after the plots, in order."""
+    return [
+        times(table),
+        twins(table),
+        data_sets(table),
+        one_off(table),
+        growth(table),
+        memory(table),
+        lookups(table),
+        not_measured(run),
+        environments(run),
+    ]

@@ -1,0 +1,84 @@
+"""What a run was: its models, machine and plan, what is not there and why, and where it ran."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from hiddencost.formatting import listed, quantity
+from hiddencost.page.grids import Grid, Section
+from hiddencost.records import Case, Run
+
+NOT_MODELS = ("lookup", "import")
+"""Values of `Case.model` that name a suite instead of a model."""
+
+
+def opening(run: Run) -> list[tuple[str, str]]:
+    """Names and texts of the facts that the report opens with."""
+    cases = [m.case for m in run.measurements if m.case.model not in NOT_MODELS]
+    timing = {m.block for m in run.measurements if m.metric == "seconds" and m.state == "ok"}
+    memory = {m.block for m in run.measurements if m.metric.startswith("peak_") and m.state == "ok"}
+    backends = dict.fromkeys(f"{case.backend} on {case.device}, {case.dtype}" for case in cases)
+    header = run.header
+    ending = (
+        f"{run.ending.how}, {run.ending.seconds:,.0f} s" if run.ending else "no ending: killed, or not over"
+    )
+    return [
+        ("models", listed(sorted({case.model for case in cases})) or "no models"),
+        ("backend", listed(backends) or "no backend"),
+        ("machine", machine(run)),
+        ("when", f"{header.started} ({ending})"),
+        ("grid", f"{header.grid_name}, {len(header.planned)} planned cases"),
+        ("blocks", f"{len(timing)} timing blocks, {len(memory)} memory processes"),
+    ]
+
+
+def machine(run: Run) -> str:
+    """The machine in one line; all of them where processes ran on several."""
+    machines = dict.fromkeys(
+        f"{e.processor}, {e.cores} cores, {quantity(e.memory_bytes, unit='B')}, {e.system}, Python {e.python}"
+        for e in run.environments
+    )
+    return listed(machines) or "not recorded"
+
+
+def unmeasured(run: Run) -> list[Case]:
+    """The planned cases of which the run has no measurement in any state."""
+    met = {measurement.case for measurement in run.measurements}
+    return [case for case in dict.fromkeys(run.header.planned) if case not in met]
+
+
+def not_measured(run: Run) -> Section:
+    """Everything that was skipped, failed, cut short or never came to pass, with the reason."""
+    groups: dict[tuple[str, str], dict[str, None]] = defaultdict(dict)
+    for m in run.measurements:
+        if m.state != "ok":
+            groups[m.state.replace("_", " "), m.reason or "no reason was recorded"][str(m.case)] = None
+        for name, text in m.notes.items():
+            groups[f"note: {name}", text][str(m.case)] = None
+    for case in unmeasured(run):
+        groups["no measurement", "planned, and nothing was recorded"][str(case)] = None
+    rows = tuple(
+        (what, reason, str(len(cases)), ", ".join(cases)) for (what, reason), cases in sorted(groups.items())
+    )
+    table = Grid(("what", "reason", "cases", "which"), rows)
+    return Section("Skipped, failed, capped, missing", "", (table,))
+
+
+def environments(run: Run) -> Section:
+    """Where the processes ran, equal ones once, and how to run it again."""
+    alike: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    for e in run.environments:
+        texts = (e.versions, e.threads, e.settings)
+        paired = (", ".join(f"{key} {value}" for key, value in sorted(text.items())) for text in texts)
+        alike[(*paired, "; ".join(e.warnings) or "none")].append(e.block)
+    rows = tuple((listed(map(str, sorted(blocks))), *texts) for texts, blocks in alike.items())
+    header = run.header
+    again = (
+        ("command", header.command),
+        ("seed", str(header.seed)),
+        ("git commit", header.git_commit),
+        ("hiddencost", header.hiddencost_version),
+        ("schema", str(header.schema_version)),
+    )
+    grids = (Grid(("run", ""), again), Grid(("blocks", "versions", "threads", "settings", "warnings"), rows))
+    return Section("Environment", f"Ran on: {machine(run)}.", grids)

@@ -1,0 +1,105 @@
+"""Tables of what is paid once, or more with each call."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from hiddencost.formatting import NONE, quantity
+from hiddencost.page.grids import Columns, Section, by_group, grid, planned_order, reader, scene, way
+from hiddencost.records import REFERENCE, TWIN, Case
+from hiddencost.stats import Table
+
+PER_CALL = "functional_submodel_per_call"
+NEVER = "never"
+
+
+def one_off(table: Table) -> Section:
+    """What is paid once: imports, loading, building, the first call; and when that has paid off."""
+    imports = grid(
+        planned_order(table, table.cases("import_seconds")),
+        {"import": lambda case: case.strategy, "time": reader(table, "import_seconds", "s")},
+    )
+    loads = grid(
+        planned_order(table, [*table.cases("load_seconds"), *table.cases("weights_bytes")]),
+        {
+            "model": lambda case: case.model,
+            "load": reader(table, "load_seconds", "s"),
+            "weights": reader(table, "weights_bytes", "B"),
+        },
+    )
+    columns: Columns = {
+        "way": way,
+        "build": reader(table, "build_seconds", "s"),
+        "first call": reader(table, "first_call_seconds", "s"),
+        "break-even calls": lambda case: break_even(table, case),
+        "traces": reader(table, "traces", "count"),
+        "largest difference": lambda case: worst_difference(table, case),
+    }
+    builds = by_group(planned_order(table, table.cases("first_call_seconds")), columns)
+    note = (
+        "Break-even: the number of calls from which a way that is built once is ahead of building the "
+        "sub-model at each call. Largest difference: to the values computed layer by layer."
+    )
+    return Section("One-off costs", note, (imports, loads, *builds))
+
+
+def break_even(table: Table, case: Case) -> str:
+    """Calls from which build + first call + further calls of a way take less than those of building
+    anew at each call (means of the blocks)."""
+    per_call = case.with_(strategy=PER_CALL)
+    metrics = ("build_seconds", "first_call_seconds", "seconds")
+    mine, theirs = ([table.center(c, metric) for metric in metrics] for c in (case, per_call))
+    if case.strategy in (PER_CALL, REFERENCE, TWIN) or None in mine or None in theirs:
+        return NONE
+    build, first, steady = (found[0] for found in mine if found)
+    build_each, first_each, steady_each = (found[0] for found in theirs if found)
+    extra = build + first - build_each - first_each
+    if extra < 0 and steady <= steady_each:
+        return "1"
+    return f"{math.floor(extra / (steady_each - steady)) + 2:,}" if steady < steady_each else NEVER
+
+
+def worst_difference(table: Table, case: Case) -> str:
+    values = [value for block in table.blocks(case, "max_abs_difference").values() for value in block]
+    return f"{max(values):.1e}" if values else NONE
+
+
+def growth(table: Table) -> Section:
+    """Ways that may cost more with each call: time and resident set over many calls."""
+
+    def first(case: Case) -> str:
+        return per_block(table, case, "growth_seconds", lambda values: values[0], "s")
+
+    def later(case: Case) -> str:
+        return per_block(table, case, "growth_seconds", lambda values: float(np.median(values[1:])), "s")
+
+    def grown(case: Case) -> str:
+        return per_block(
+            table, case, "growth_bytes", lambda values: (values[-1] - values[0]) / (len(values) - 1), "B"
+        )
+
+    calls = table.cases("growth_seconds")
+    columns: Columns = {
+        "group": scene,
+        "way": way,
+        "first call": first,
+        "later calls": later,
+        "resident set, each call": grown,
+        "traces": reader(table, "traces", "count"),
+    }
+    traced = [
+        case for case in table.cases("traces") if case.with_(strategy=PER_CALL, points="middle") in calls
+    ]
+    cases = planned_order(table, [*calls, *table.cases("growth_bytes"), *traced])
+    return Section("Growth over many calls", "", (grid(cases, columns),))
+
+
+def per_block(
+    table: Table, case: Case, metric: str, of: Callable[[tuple[float, ...]], float], unit: str
+) -> str:
+    """The median over blocks of a number taken from each block's values; needs two values a block."""
+    numbers = [of(values) for values in table.blocks(case, metric).values() if len(values) > 1]
+    return quantity(float(np.median(numbers)), unit=unit) if numbers else NONE

@@ -1,0 +1,529 @@
+"""Every claim, with every word that it can give, from records of a few values made by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import pytest
+from synthetic import synthetic_run
+
+from hiddencost.claims import CLAIMS, answers, sentence
+from hiddencost.claims.evidence import (
+    BIG,
+    FEW_BLOCKS,
+    NO_TWIN,
+    Finding,
+    finding,
+    fold,
+    over,
+    overall,
+    reach,
+    scaled,
+    settle,
+)
+from hiddencost.claims.sentences import SENTENCES
+from hiddencost.formatting import decimals, listed, percent, quantity, some
+from hiddencost.records import SCHEMA_VERSION, Answer, Case, Figure, Header, Measurement, Run
+
+MIB = 2**20
+JITTER = (0.99, 0.995, 1.0, 1.005, 1.01)
+"""What the blocks of a ratio are multiplied with; the interval's half-width is then 0.98 %."""
+
+Lines = list[Measurement]
+
+
+def run_of(lines: Iterable[Measurement], planned: Sequence[Case] = ()) -> Run:
+    header = Header(
+        schema_version=SCHEMA_VERSION,
+        hiddencost_version="0",
+        started="now",
+        command="hiddencost run",
+        grid_name="hand-made",
+        grid="",
+        seed=7,
+        git_commit="abc",
+        planned=tuple(planned),
+    )
+    return Run(header=header, environments=(), measurements=tuple(lines))
+
+
+def answer_of(id: str, lines: Iterable[Measurement]) -> Answer:
+    return next(answer for answer in answers(run_of(lines)) if answer.id == id)
+
+
+def case(strategy: str = "final_only", points: str = "output", mode: str = "graph", **fields: object) -> Case:
+    return Case(model="m", batch=4, length=128, strategy=strategy, points=points, mode=mode).with_(**fields)
+
+
+def value(one: Case, metric: str, number: float, block: int = 0) -> Lines:
+    return [Measurement(case=one, metric=metric, values=(number,), block=block)]
+
+
+def group(
+    ratios: dict[tuple[str, str], float], mode: str = "graph", jitter: Sequence[float] = JITTER
+) -> Lines:
+    """Times of 3 rounds a block: the reference 10 ms, a twin within 0.1 % of it, and ways at these ratios."""
+    lines = []
+    for block, factor in enumerate(jitter):
+        twin = 1 + (factor - 1) / 10
+        for (strategy, points), ratio in {
+            ("final_only", "output"): 1.0,
+            ("reference_again", "output"): twin,
+            **{key: number * factor for key, number in ratios.items()},
+        }.items():
+            one = case(strategy, points, mode)
+            lines.append(Measurement(case=one, metric="seconds", values=(0.01 * ratio,) * 3, block=block))
+    return lines
+
+
+def heap(mib: dict[tuple[str, str], float], mode: str = "graph", **fields: object) -> Lines:
+    """Peaks in MiB by (strategy, points), one reading each."""
+    return [
+        line
+        for (strategy, points), number in mib.items()
+        for line in value(case(strategy, points, mode, **fields), "peak_heap_bytes", number * MIB, 100)
+    ]
+
+
+# -- references --
+
+
+def plain_pass(mode: str, peak: float) -> Lines:
+    """A floor of 10 MiB (8 of a block, 2 of output) and a plain pass at `peak` MiB."""
+    return [
+        *heap({("final_only", "output"): peak, ("single_block", "output"): 8}, mode),
+        *value(case(mode=mode), "output_bytes", 2 * MIB, 100),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("peaks", "word", "conditions"),
+    [
+        ({"graph": 12.4}, "holds", ""),
+        ({"graph": 12.6}, "does not hold", ""),
+        ({"eager": 30, "graph": 11, "xla": 12}, "depends", "holds in graph and xla, not in eager"),
+        ({}, "not measured", ""),
+    ],
+)
+def test_references(peaks: dict[str, float], word: str, conditions: str) -> None:
+    answer = answer_of("references", [line for mode, mib in peaks.items() for line in plain_pass(mode, mib)])
+    assert answer.word == word
+    assert conditions in answer.conditions
+
+
+def test_references_in_words() -> None:
+    answer = answer_of("references", plain_pass("eager", 30) + plain_pass("graph", 10.4))
+    assert sentence(answer) == (
+        "The peak heap of the plain forward pass divided by its live-set floor is 3.00 in eager and 1.04 "
+        "in graph."
+    )
+
+
+def test_references_without_a_single_block_say_so() -> None:
+    answer = answer_of("references", heap({("final_only", "output"): 30}))
+    assert answer.word == "not measured"
+    assert sentence(answer) == "This run does not measure: peak heap / live-set floor."
+
+
+def test_references_take_the_largest_shape() -> None:
+    small = [
+        *heap({("final_only", "output"): 90, ("single_block", "output"): 8}, length=16),
+        *value(case(length=16), "output_bytes", 2 * MIB),
+    ]
+    assert answer_of("references", plain_pass("graph", 10) + small).word == "holds"
+
+
+# -- payload --
+
+
+def states(mib: float, weights: float | None, model: str = "m", returned: float | None = None) -> Lines:
+    """All hidden states of a batch of 4 take `mib`, the weights `weights` MiB."""
+    one = case("functional_submodel", "all", model=model)
+    lines = value(one, "payload_bytes", mib * MIB)
+    lines += value(one, "output_bytes", (mib if returned is None else returned) * MIB)
+    if weights is not None:
+        lines += value(Case(model=model, strategy="final_only"), "weights_bytes", weights * MIB)
+    return lines
+
+
+@pytest.mark.parametrize(
+    ("lines", "word"),
+    [
+        (states(8, 60), "holds"),
+        (states(8, 70), "does not hold"),
+        (states(8, 60) + states(8, 70, "n"), "depends"),
+        (states(8, None), "not measured"),
+        ([], "not measured"),
+    ],
+)
+def test_payload(lines: Lines, word: str) -> None:
+    assert answer_of("payload", lines).word == word
+
+
+def test_payload_in_words() -> None:
+    assert sentence(answer_of("payload", states(8, 40))) == (
+        "All hidden states of one example take 2.000 MiB for m at length 128; as a share of the model's "
+        "weights that is 5.00 % for m at length 128; the bytes returned equal the formula exactly in 1 "
+        "of 1 cases of the functional sub-model."
+    )
+
+
+def test_payload_tells_bytes_that_differ_from_the_formula_and_missing_weights() -> None:
+    answer = answer_of("payload", states(8, None, returned=9))
+    assert answer.facts["formula"] == "exactly in 0 of 1 cases of the functional sub-model"
+    assert sentence(answer).endswith("sub-model; this run does not measure: payload / weights.")
+
+
+# -- always_return --
+
+ALWAYS = ("always_return_all", "all")
+
+
+@pytest.mark.parametrize(
+    ("lines", "word"),
+    [
+        (group({ALWAYS: 1.2}), "holds"),
+        (group({ALWAYS: 1.02}), "does not hold"),
+        (group({ALWAYS: 1.2}) + group({ALWAYS: 1.0}, "eager"), "depends"),
+        (group({ALWAYS: 1.0}) + heap({ALWAYS: 20, ("final_only", "output"): 10}), "depends"),
+        (group({ALWAYS: 1.05}), "not measured"),
+        (group({ALWAYS: 1.2}, jitter=(1.0,)), "not measured"),
+        ([], "not measured"),
+    ],
+)
+def test_always_return(lines: Lines, word: str) -> None:
+    assert answer_of("always_return", lines).word == word
+
+
+def test_always_return_in_words() -> None:
+    lines = [
+        *group({ALWAYS: 1.02}),
+        *group({ALWAYS: 1.2}, "xla"),
+        *heap({ALWAYS: 20, ("final_only", "output"): 10}),
+        *heap({ALWAYS: 40, ("final_only", "output"): 10}, "predict", examples=64),
+    ]
+    answer = answer_of("always_return", lines)
+    assert sentence(answer) == (
+        "Always returning every hidden state multiplies the time by 1.020 [1.010, 1.030] in graph and "
+        "1.200 [1.188, 1.212] in xla; it multiplies the peak heap by 2.00 in graph; it multiplies the "
+        "peak heap of a whole data set by 4.00 in predict."
+    )
+    assert sentence(answer, short=True).startswith(
+        "Always returning every hidden state multiplies the time by between 1.020 [1.010, 1.030] in "
+        "graph and 1.200 [1.188, 1.212] in xla; it"
+    )
+    assert answer.conditions == (
+        "time: holds in xla, not in graph; peak heap: holds in graph; peak heap of a data set: holds in "
+        "predict"
+    )
+    assert [figure.word for figure in answer.figures] == ["slower", "slower", None, None]
+
+
+def test_one_block_is_told_as_the_reason() -> None:
+    answer = answer_of("always_return", group({ALWAYS: 1.2}, jitter=(1.0,)))
+    assert answer.conditions == "time: unclear in graph (fewer than two blocks)"
+    assert answer.facts["missing"] == "peak heap and peak heap of a data set"
+
+
+def test_a_group_without_a_twin_is_not_judged() -> None:
+    lines = [line for line in group({ALWAYS: 1.2}) if line.case.strategy != "reference_again"]
+    answer = answer_of("always_return", lines)
+    assert (answer.word, answer.conditions) == ("not measured", f"time: unclear in graph ({NO_TWIN})")
+
+
+def test_two_noisy_blocks_settle_nothing() -> None:
+    answer = answer_of("always_return", group({ALWAYS: 1.2}, jitter=(0.9, 1.1)))
+    assert answer.word == "not measured"
+
+
+def test_a_case_that_was_wrong_in_any_block_does_not_count() -> None:
+    wrong = Measurement(case=case(*ALWAYS), metric="seconds", state="wrong", reason="differs", block=9)
+    assert answer_of("always_return", [*group({ALWAYS: 1.2}), wrong]).word == "not measured"
+
+
+# -- on_request --
+
+OFF, ON, SUBMODEL = ("on_request", "output"), ("on_request", "all"), ("functional_submodel", "all")
+
+
+@pytest.mark.parametrize(
+    ("lines", "word"),
+    [
+        (group({OFF: 1.0, ON: 1.2, SUBMODEL: 1.2}), "holds"),
+        (group({OFF: 1.2, ON: 1.5, SUBMODEL: 1.2}), "does not hold"),
+        (group({OFF: 1.0, ON: 1.5, SUBMODEL: 1.2}), "depends"),
+        (group({ALWAYS: 1.0}), "not measured"),
+    ],
+)
+def test_on_request(lines: Lines, word: str) -> None:
+    assert answer_of("on_request", lines).word == word
+
+
+def test_on_request_in_words() -> None:
+    traces = value(case("on_request", "all", "graph"), "traces", 2)
+    lines = group({OFF: 1.0, ON: 1.3, SUBMODEL: 1.3}) + traces
+    assert sentence(answer_of("on_request", lines)) == (
+        "An argument to call that is off multiplies the time of the plain forward pass by 1.000 [0.990, "
+        "1.010] in graph; one that is on multiplies the time of the sub-model that is built once by 1.00 "
+        "in graph; switched to and fro, the call has been traced 2 times."
+    )
+
+
+# -- layers --
+
+NAME, INDEX = ("get_layer_name", "all"), ("get_layer_index", "all")
+ADVANCE = ("indexed_in_advance", "all")
+
+
+@pytest.mark.parametrize(
+    ("lines", "word"),
+    [
+        (group({NAME: 1.2, INDEX: 1.3, ADVANCE: 1.0}), "holds"),
+        (group({NAME: 1.0, INDEX: 1.01, ADVANCE: 1.0}), "does not hold"),
+        (group({NAME: 1.0, INDEX: 1.3, ADVANCE: 1.0}), "depends"),
+        (group({NAME: 1.0}), "not measured"),
+    ],
+)
+def test_index_in_advance(lines: Lines, word: str) -> None:
+    assert answer_of("index_in_advance", lines).word == word
+
+
+def lookup(
+    way: str, layers: int, seconds: float, jitter: Sequence[float] = JITTER, position: int = -1
+) -> Lines:
+    one = Case(model="lookup", strategy=way, layers=layers, position=position % layers)
+    return [
+        Measurement(case=one, metric="lookup_seconds", values=(seconds * factor,), block=block)
+        for block, factor in enumerate(jitter)
+    ]
+
+
+def scan(way: str, start: float, each: float, jitter: Sequence[float] = JITTER) -> Lines:
+    """Look-ups of the last of 20, 100 and 1000 layers that take start + each x layers."""
+    return [line for n in (20, 100, 1000) for line in lookup(way, n, start + each * n, jitter)]
+
+
+def test_index_in_advance_in_words() -> None:
+    eager = group({NAME: 1.1, INDEX: 1.2, ADVANCE: 1.0}, "eager")
+    payloads = value(case("functional_submodel", "all", "eager"), "payload_bytes", 7 * MIB)
+    payloads += value(case("functional_submodel", "last", "eager"), "payload_bytes", MIB)
+    one_lookup = lookup("get_layer_name", 12, 9.0) + lookup("get_layer_name", 20, 5e-6, JITTER[2:3])
+    answer = answer_of("index_in_advance", eager + payloads + one_lookup)
+    assert sentence(answer) == (
+        "Pulling the layers by name at each call multiplies the time of having them in advance by 1.10 "
+        "in eager; pulling them by index multiplies it by 1.20 in eager; of a plain forward pass, "
+        "looking up every layer takes 1.00 % in eager."
+    )
+    assert answer.facts["share of a forward pass"] == (
+        "one look-up by name among 20 layers x 20 look-ups / seconds of the plain pass"
+    )
+
+
+@pytest.mark.parametrize(
+    ("lines", "word"),
+    [
+        (scan("get_layer_name", 1e-6, 1e-7), "holds"),
+        (scan("get_layer_name", 1e-6, 0.0), "does not hold"),
+        (scan("get_layer_name", 1e-6, 1e-7, (1.0,)), "not measured"),
+        (lookup("get_layer_name", 20, 1e-6), "not measured"),
+        ([], "not measured"),
+    ],
+)
+def test_name_scan(lines: Lines, word: str) -> None:
+    assert answer_of("name_scan", lines).word == word
+
+
+def test_name_scan_in_words() -> None:
+    answer = answer_of("name_scan", scan("get_layer_name", 1e-6, 1e-7))
+    assert sentence(answer) == (
+        "Each further layer of the model adds 100.0 ns [99.0, 101.0] to a look-up by name; a straight line "
+        "explains 100 % of the variance."
+    )
+
+
+def test_the_position_is_fitted_where_several_were_looked_up() -> None:
+    lines = scan("get_layer_name", 1e-6, 1e-7) + lookup("get_layer_name", 1000, 1e-6, position=0)
+    found = {figure.name: figure.value for figure in answer_of("name_scan", lines).figures}
+    assert found["growth with each position"] == pytest.approx(1e-4 / 999, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("index", "word"),
+    [
+        (scan("get_layer_index", 1e-6, 0.0), "holds"),
+        (scan("get_layer_index", 1e-6, 3e-7), "does not hold"),
+        (scan("get_layer_index", 1e-6, 1e-7), "depends"),
+        (scan("get_layer_index", 1e-6, 3e-7, (1.0,)), "not measured"),
+        ([], "not measured"),
+    ],
+)
+def test_index_fast(index: Lines, word: str) -> None:
+    assert answer_of("index_fast", index + scan("get_layer_name", 1e-6, 1e-7)).word == word
+
+
+def test_index_fast_in_words() -> None:
+    by_name, by_dict = scan("get_layer_name", 0, 1e-7), scan("dict_in_advance", 4e-8, 0)
+    answer = answer_of("index_fast", scan("get_layer_index", 0, 2e-7) + by_name + by_dict)
+    assert sentence(answer) == (
+        "A look-up by index takes up to 2.00 times as long as one by name; it takes up to 5,000 times as "
+        "long as one in a dict; each further layer of the model adds 200.0 ns [198.0, 202.0]."
+    )
+    assert answer.conditions == "time of index / name: does not hold; growth with each layer: does not hold"
+
+
+# -- the others --
+
+
+def test_what_another_measurement_answers_is_not_measured() -> None:
+    assert [answer_of(id, []).word for id in ("index_hard", "last_layer")] == ["not measured"] * 2
+    assert sentence(answer_of("index_hard", [])) == (
+        "This run does not measure: the share of KerasHub backbones, and of hand-written graphs, whose "
+        "hidden states are found."
+    )
+    assert sentence(answer_of("last_layer", [])) == (
+        "This run does not measure: the held-out accuracy of a linear probe for each hidden state."
+    )
+
+
+MIDDLE = ("functional_submodel", "middle")
+
+
+@pytest.mark.parametrize(
+    ("lines", "word"),
+    [
+        (group({MIDDLE: 0.5}), "holds"),
+        (group({MIDDLE: 1.0}), "does not hold"),
+        (group({MIDDLE: 0.5}) + heap({MIDDLE: 10, ("final_only", "output"): 10}), "depends"),
+        (group({MIDDLE: 0.95}), "not measured"),
+        ([], "not measured"),
+    ],
+)
+def test_slice_and_dice(lines: Lines, word: str) -> None:
+    assert answer_of("slice_and_dice", lines).word == word
+
+
+def test_slice_and_dice_in_words() -> None:
+    lines = group({MIDDLE: 0.5}) + heap({MIDDLE: 7.5, ("final_only", "output"): 10})
+    assert sentence(answer_of("slice_and_dice", lines)) == (
+        "A sub-model that ends at the middle multiplies the time of the plain forward pass by 0.500 "
+        "[0.495, 0.505] in graph; it multiplies the peak heap by 0.750 in graph."
+    )
+
+
+# -- all claims --
+
+
+def test_every_claim_has_its_own_id_and_a_sentence_where_a_run_can_answer_it() -> None:
+    ids = [claim.id for claim in CLAIMS]
+    assert len(set(ids)) == len(ids) == 10
+    assert set(ids) - set(SENTENCES) == {"index_hard", "last_layer"}
+    assert [answer.id for answer in answers(run_of([]))] == ids
+
+
+def test_a_full_run_answers_every_claim_with_every_clause() -> None:
+    for answer in answers(synthetic_run()):
+        if answer.id in SENTENCES:
+            assert answer.word != "not measured"
+            assert len(sentence(answer).split("; ")) == len(SENTENCES[answer.id]), answer.id
+            assert all(figure.scope or not figure.where for figure in answer.figures)
+
+
+@pytest.mark.parametrize("blocks", [0, 1, 2])
+def test_few_blocks_give_cautious_words(blocks: int) -> None:
+    told = {answer.id: answer for answer in answers(synthetic_run(blocks=blocks))}
+    assert all(sentence(answer) for answer in told.values())
+    if blocks < 2:
+        timed = ("on_request", "index_in_advance", "name_scan", "index_fast")
+        assert {told[id].word for id in timed} == {"not measured"}
+    if blocks == 1:
+        assert FEW_BLOCKS in told["on_request"].conditions
+
+
+# -- the parts --
+
+
+def test_a_figure_beyond_the_limit_but_inside_the_noise_band_does_not_tell() -> None:
+    figure = Figure(name="", value=1.07, low=1.06, high=1.08)
+    assert finding(figure, 1 + BIG, "above").holds is True
+    noisy = finding(figure, 1 + BIG, "above", band=(0.9, 1.1))
+    assert (noisy.holds, noisy.why) == (None, "it lies in the noise band")
+    within = Figure(name="", value=0.93, low=0.92, high=0.94)
+    assert finding(within, 1 - BIG, "below").holds is True
+    assert finding(within, 1 - BIG, "below", band=(0.9, 1.1)).holds is None
+
+
+def test_a_figure_that_spans_the_limit_does_not_tell() -> None:
+    spans = finding(Figure(name="", value=1.05, low=1.0, high=1.1), 1 + BIG, "below")
+    assert (spans.holds, spans.why) == (None, "the interval spans 1.05")
+    assert finding(Figure(name="", value=1.0, low=0.9, high=1.04), 1 + BIG, "below").holds is True
+
+
+def found(holds: bool | None, where: str = "in graph", at: str = "m", why: str = "") -> Finding:
+    scope = case(mode=where.removeprefix("in "), model=at)
+    return Finding(Figure(name="", value=1, where=where, scope=scope), holds, why)
+
+
+def test_findings_that_do_not_tell_decide_nothing_unless_they_are_the_most() -> None:
+    assert fold([found(True), found(None)]) == "holds"
+    assert fold([found(False), found(None)]) == "does not hold"
+    assert fold([found(True), found(False), found(None)]) == "depends"
+    assert fold([found(True), found(None), found(None)]) == "not measured"
+
+
+def test_aspects_that_disagree_depend() -> None:
+    assert overall(["holds", "not measured"]) == "depends"
+    assert overall(["does not hold", "does not hold"]) == "does not hold"
+    assert overall([]) == "not measured"
+
+
+def test_a_mode_that_is_not_of_one_mind_names_its_shapes() -> None:
+    mixed = [
+        found(True, at="a"),
+        found(False, at="b"),
+        found(None, at="c", why="too few"),
+        found(False, "in xla"),
+    ]
+    assert (
+        reach(mixed) == "not in xla, in part in graph (holds at a 4x128; not at b 4x128; unclear at c 4x128)"
+    )
+
+
+def test_ratios_of_unpaired_figures_reach_as_far_as_both_intervals() -> None:
+    assert over((6, 5, 8), (2, 1, 4)) == (3, 5 / 4, 8)
+    assert over((6, None, None), (2, 1, 4)) == (3, 1.5, 6)
+    assert over((6, None, None), (2, None, None)) == (3, None, None)
+    assert scaled((2, 1, None), 10) == (20, 10, None)
+
+
+def test_missing_aspects_are_facts() -> None:
+    answer = settle("x", {"time": [found(True)], "memory": []}, rule="a rule")
+    assert (answer.word, answer.facts) == ("holds", {"rule": "a rule", "missing": "memory"})
+    assert (answer.figures[0].name, answer.conditions) == ("time", "time: holds in graph")
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ((1.0523, 1.0311, 1.0741), "1.05 [1.03, 1.07]"),
+        ((1.0523, 1.0505, 1.0541), "1.0523 [1.0505, 1.0541]"),
+        ((0.0123, 0.0121, 0.0125, "s"), "12.3 ms [12.1, 12.5]"),
+        ((4.37e-6, None, None, "s"), "4.37 us"),
+        ((0.0, -1e-9, 1e-9, "s"), "0.0 ns [-1.0, 1.0]"),
+        ((193 * MIB, None, None, "B"), "193.0 MiB"),
+        ((0, None, None, "B"), "0 B"),
+        ((0.0586, None, None, "%"), "5.86 %"),
+        ((50.0, 50.0, 50.00000001, "count"), "50"),
+        ((1.2, 0.1, 14.0), "1.20 [0.10, 14.00]"),
+        ((6526.2, 6399.3, 6655.6), "6,526 [6,399, 6,656]"),
+        ((1.5, 1.0, float("inf")), "1.50 [1.00, inf]"),
+    ],
+)
+def test_numbers_carry_the_digits_that_their_interval_supports(given: tuple[float, ...], text: str) -> None:
+    assert quantity(*given) == text  # type: ignore[arg-type]
+
+
+def test_words_and_shares() -> None:
+    assert (listed([]), listed("a"), listed("abc")) == ("", "a", "a, b and c")
+    assert some("abcdefg") == "a, b, c, d and 3 more"
+    assert (percent(0.0138), percent(-0.0027, signed=True), percent(0.5)) == ("1.4 %", "-0.27 %", "50.0 %")
+    assert decimals(float("nan"), 0.0) == 0
