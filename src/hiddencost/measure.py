@@ -293,6 +293,7 @@ def growth_call(process: Process, case: Case) -> tuple[Callable[[], Any], Callab
     `functional_submodel_per_call` in a compiled mode builds and compiles at each call; `on_request`
     calls one compiled function with the argument off and on in turn.
     """
+    gc.collect()  # what earlier groups left behind would be freed in the middle of the calls
     placed = backends.place(process.inputs(case), case.mode, case.batch)
     if case.strategy == "on_request":
         return _on_request_alternating(process, case, placed)

@@ -129,32 +129,21 @@ def child_start(job: Job) -> Environment:
     return environment.capture(job.block, threads)
 
 
-def _prepared(case: Case) -> tuple[Callable[[], Any], Any]:
-    """The call to measure, warmed up, and its inputs on the device.
-
-    Eager calls are warmed up at the smallest shape, so that the measured call is the first at its shape.
-    A compiled mode traces and compiles at the first call of each shape, which is not what is measured:
-    it is warmed up at its own shape.
-    """
+def _prepared(case: Case, warm: Case) -> tuple[Callable[[], Any], Any]:
+    """The call to measure, warmed up at the shape of `warm`, and its inputs on the device."""
     process = _state.process
     if case.strategy == SINGLE_BLOCK:
-        return _single_block(case)
+        return _single_block(case, warm)
     skipped = strategies.find(case.strategy).skipped(case)
     if skipped:
         raise SkippedError(skipped)
     run = backends.compile_(process.built(case), case.mode)
-    warm = _warm(case)
     run(backends.place(process.inputs(warm), case.mode, warm.batch))
     placed = backends.place(process.inputs(case), case.mode, case.batch)
     return lambda: run(placed), placed
 
 
-def _warm(case: Case) -> Case:
-    """The case at the shape that it is warmed up with."""
-    return case.with_(batch=1, length=8) if case.mode == "eager" else case
-
-
-def _single_block(case: Case) -> tuple[Callable[[], Any], Any]:
+def _single_block(case: Case, warm: Case) -> tuple[Callable[[], Any], Any]:
     """The largest working set that no way of running the model can avoid: one block called by itself on
     its input, in this mode (blocks are alike, so the first stands for all)."""
     process = _state.process
@@ -175,14 +164,14 @@ def _single_block(case: Case) -> tuple[Callable[[], Any], Any]:
         return step.node.operation(*arguments, **named)
 
     run = backends.Compiled(one_block, case.mode)
-    run(*values_at(_warm(case)))
+    run(*values_at(warm))
     given = values_at(case)
     return lambda: run(*given), given
 
 
 def child_peak_heap(case: Case) -> list[Measurement]:
     """Peak heap over one call at the real shape, and the bytes returned."""
-    call, _keep = _prepared(case)
+    call, _keep = _prepared(case, warm=case)
     peak, result = peak_heap(call)
     process = _state.process
     output = sum(backends.size_bytes(tensor) for tensor in backends.tensors(result))
@@ -203,8 +192,11 @@ def child_peak_heap(case: Case) -> list[Measurement]:
 
 
 def child_ready(case: Case) -> None:
-    """Warms the case up at the smallest shape and keeps its call for `child_call`."""
-    _state.call, _ = _prepared(case)
+    """Warms the case up and keeps its call for `child_call`. Eager calls are warmed up at a small shape, so
+    that the measured call is the first that needs this much memory; a compiled mode traces and compiles
+    at the first call of each shape, which is not what is measured, so it is warmed up at its own."""
+    warm = case.with_(batch=1, length=8) if case.mode == "eager" else case
+    _state.call, _ = _prepared(case, warm)
 
 
 def child_call() -> None:

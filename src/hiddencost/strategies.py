@@ -42,8 +42,12 @@ def _of_model(model: Any, states: Callable[[Any], list[Any]] = _as_list) -> Extr
 
 
 def final_only(model: Any, points: Sequence[Point], wanted: Sequence[Point]) -> Extraction:
-    """The plain forward pass: the model's own outputs, no hidden state."""
-    return _of_model(model, lambda result: [])
+    """The plain forward pass: the model's own outputs, no hidden state. `predict` gets a model object of
+    its own over the same layers, so that the twin does not find it traced."""
+    import keras
+
+    own = keras.Model(model.inputs, model.output)
+    return Extraction(lambda inputs: model(inputs, training=False), lambda result: [], own)
 
 
 def functional_submodel(model: Any, points: Sequence[Point], wanted: Sequence[Point]) -> Extraction:

@@ -160,15 +160,14 @@ def _title_of_floors(table: Table, cases: Sequence[Case], swept: str) -> str:
 
 @style.styled
 def memory_modes(table: Table) -> Figure | None:
-    """Peak heap of every way at the largest of the shapes that have the most ways, mode beside mode."""
-    cases = _cases(table)
-    chosen = choose.fullest_shape(
-        cases,
-        lambda members: (len(choose.modes_of(members)), members[0].batch * members[0].length),
-    )
-    if chosen is None:
+    """Peak heap of every way, mode beside mode, at the model and shape with the most of them."""
+    by_setting: dict[object, list[Case]] = {}
+    for case in choose.forward_cases(table, METRIC):
+        if case.strategy != SINGLE_BLOCK:
+            by_setting.setdefault((choose.setting_of(case), case.batch, case.length), []).append(case)
+    members = max(by_setting.values(), key=lambda m: (len(m), m[0].batch * m[0].length), default=[])
+    if not members:
         return None
-    members = choose.by_shape(cases)[chosen]
     modes = choose.modes_of(members)
     rows = choose.ordered(map(choose.row_of, members))
     names = [style.way(next(case for case in members if choose.row_of(case) == row)) for row in rows]
