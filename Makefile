@@ -35,9 +35,9 @@ lint: $(READY)  ## ruff and mypy
 	$(BIN)/mypy
 
 pairing: $(READY)  ## measure which pairing of samples is the steadier one (reports/experiments/)
-	$(BIN)/python bench/pairing.py reports/experiments
+	$(BIN)/python bench/experiments/pairing.py reports/experiments
 
-readme: $(READY)  ## write README's figures and plots from reports/reference
+readme: $(READY)  ## write README's figures from reports/reference
 	$(BIN)/python -m hiddencost.readme
 
 reference: $(READY)  ## measure reports/reference anew, and README from it

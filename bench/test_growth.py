@@ -1,6 +1,6 @@
 """Many calls in turn: does a way that builds at each call get slower or larger?"""
 
-from hiddencost.measure import growth_call
+from hiddencost.measure import growth_call, growth_difference
 from hiddencost.suites import resident_bytes
 
 
@@ -8,7 +8,8 @@ def test_growth(job, task, measured, benchmark):
     process = measured.process
     call, traces = growth_call(process, task.case)
     resident = []
-    benchmark.pedantic(call, rounds=task.calls, teardown=lambda: resident.append(resident_bytes()))
+    result = benchmark.pedantic(call, rounds=task.calls, teardown=lambda: resident.append(resident_bytes()))
+    growth_difference(process, task.case, result)
     if benchmark.stats:
         measured.keep(process.measurement(task.case, "growth_seconds", benchmark.stats.stats.data))
         measured.keep(process.measurement(task.case, "growth_bytes", resident))

@@ -221,7 +221,7 @@ def test_always_return_in_words() -> None:
 
 def test_one_block_is_told_as_the_reason() -> None:
     answer = answer_of("always_return", group({ALWAYS: 1.2}, jitter=(1.0,)))
-    assert answer.conditions == "time: unclear in graph (fewer than two blocks)"
+    assert answer.conditions == "time: unclear in graph (fewer than 5 blocks)"
     assert answer.facts["missing"] == "peak heap and peak heap of a data set"
 
 

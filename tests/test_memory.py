@@ -175,7 +175,7 @@ def test_the_instrument_reads_what_was_read_before():
     192.0 for all 24 blocks in graph is with the copies to NumPy, as `predict_on_batch` makes them: the
     states themselves are 24 x 4 = 96 MiB beside the 48 that a block needs."""
     graph = METHOD_CASE.with_(mode="graph")
-    with memory.Child(memory.RESIDENT_SETTINGS) as child:
+    with memory.Child(memory.HEAP_SETTINGS) as child:
         child.call(memory.child_start, job(METHOD_CASE))
         (eager, *_) = child.call(memory.child_peak_heap, METHOD_CASE)
         (compiled, *_) = child.call(memory.child_peak_heap, graph)

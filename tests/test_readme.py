@@ -14,3 +14,18 @@ def test_the_pictures_and_files_that_the_readme_links_to_exist():
     text = (readme.ROOT / "README.md").read_text()
     for link in re.findall(r"\]\(([^)#]+)\)", text):
         assert link.startswith("https://") or (readme.ROOT / link).exists(), link
+
+
+def test_the_code_of_the_readme_runs_as_it_stands(process):
+    """With the one preset that this machine has in place of the one that a user would download."""
+    import re
+
+    from hiddencost.models import minilm_folder
+
+    (code,) = re.findall(r"```python\n(.*?)```", (readme.ROOT / "README.md").read_text(), re.DOTALL)
+    preset = 'preset = "bert_base_en"'
+    assert preset in code
+    found = {}
+    exec(code.replace(preset, f"preset = {str(minilm_folder())!r}"), found)
+    assert found["states"].shape == (2, 64, 384)
+    assert found["middle"].name == "transformer_layer_2"

@@ -165,7 +165,8 @@ def test_medians_and_centers_of_blocks():
 
 
 def test_slopes_are_fitted_block_by_block():
-    points = [(x, {0: 2 * x + 1, 1: 4 * x}) for x in (10.0, 20.0, 30.0)]
+    slopes = {0: 2, 1: 4, 2: 3, 3: 2, 4: 4}
+    points = [(x, {block: slope * x + 1 for block, slope in slopes.items()}) for x in (10.0, 20.0, 30.0)]
     center, low, high = stats.fit_by_block(points)
     assert center == pytest.approx(3)
     assert low < 3 < high

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -94,8 +95,9 @@ def _axis(
 def run(grid_name: str, out: Path | None, pytest_arguments: tuple[str, ...], **overrides: Any) -> None:
     """Measure a grid into a run folder, and write its report.
 
-    An axis given here replaces that axis in every section of the grid. Arguments after `--` go to
-    pytest, so that its selection works: hiddencost run --grid smoke -- -k middle
+    An axis given here replaces that axis in every [[forward]] and [[memory]] section of the
+    grid. Arguments after `--` go to pytest, so that its selection works:
+    hiddencost run --grid smoke -- -k middle
 
     Ctrl-C keeps what was measured.
     """
@@ -124,6 +126,8 @@ def run(grid_name: str, out: Path | None, pytest_arguments: tuple[str, ...], **o
         git_commit=_git_commit(),
         planned=grid.planned([*timed, *memory]),
     )
+    if out is None:
+        store.check_latest(REPORTS / "latest")
     writer = store.Writer(folder, header)
     how = _supervised(writer, timed, memory, pytest_arguments)
     if out is None:
@@ -131,7 +135,16 @@ def run(grid_name: str, out: Path | None, pytest_arguments: tuple[str, ...], **o
     if how == "interrupted":
         click.echo(f"\nInterrupted. What was measured is kept: hiddencost report {folder}")
         sys.exit(130)
+    _refuse_nothing(folder)
     _report(folder)
+
+
+def _refuse_nothing(folder: Path) -> None:
+    """Raises UserError when not a single case was measured, with the reason that most of them give."""
+    measurements = store.read(folder).measurements
+    reasons = Counter(m.reason for m in measurements if m.state not in ("ok", "skipped"))
+    if reasons and not any(m.state == "ok" and m.metric != "import_seconds" for m in measurements):
+        raise UserError(f"nothing was measured ({folder}): {reasons.most_common(1)[0][0]}")
 
 
 def _supervised(

@@ -34,11 +34,11 @@ SETTINGS = (
     "TF_XLA_FLAGS",
 )
 HIGH_LOAD = 0.5
-"""A load average above half a core beside the benchmark is told: METHOD's A/A spread tripled there."""
+"""A load average of more than half a core beside the benchmark's own is told: the noise grows with it."""
 
 
-def capture(block: int, threads: dict[str, int], extra_settings: dict[str, str] | None = None) -> Environment:
-    """This process's environment, now."""
+def capture(block: int, threads: dict[str, int], own_load: float) -> Environment:
+    """This process's environment, now. own_load: the load that the benchmark itself may have caused."""
     versions = {}
     for package in PACKAGES:
         try:
@@ -46,7 +46,6 @@ def capture(block: int, threads: dict[str, int], extra_settings: dict[str, str] 
         except PackageNotFoundError:
             continue
     settings = {name: os.environ[name] for name in SETTINGS if name in os.environ}
-    settings.update(extra_settings or {})
     return Environment(
         block=block,
         versions=versions,
@@ -58,7 +57,7 @@ def capture(block: int, threads: dict[str, int], extra_settings: dict[str, str] 
         threads=threads,
         load=load(),
         settings=settings,
-        warnings=tuple(warnings()),
+        warnings=tuple(warnings(own_load)),
     )
 
 
@@ -84,10 +83,10 @@ def load() -> tuple[float, float, float]:
     return round(one, 2), round(five, 2), round(fifteen, 2)
 
 
-def warnings() -> Iterator[str]:
+def warnings(own_load: float) -> Iterator[str]:
     """What makes timings here unreliable, each with its figure."""
     now = load()[0]
-    if now > HIGH_LOAD * cores():
+    if now > own_load + HIGH_LOAD:
         yield f"load average {now} on {cores()} cores: other work runs beside the benchmark"
     swap = psutil.swap_memory().used
     if swap > 64 * 2**20:

@@ -118,12 +118,14 @@ class Catalogue(msgspec.Struct, frozen=True):
     """What exists, told by the measuring half without importing Keras.
 
     strategies: the names that a grid may list. check_model: raises UserError for a model that is
-    unknown or cannot be loaded. max_length: its longest sequence, None when only loading it tells.
+    unknown or cannot be loaded. max_length, blocks: its longest sequence and number of blocks, None when
+    only loading it tells.
     """
 
     strategies: tuple[str, ...]
     check_model: Callable[[str], None]
     max_length: Callable[[str], int | None]
+    blocks: Callable[[str], int | None]
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):
@@ -189,23 +191,23 @@ def _with_suggestion(message: str) -> str:
 
 
 def override(grid: Grid, axes: dict[str, list[str]] | dict[str, list[int]], time: dict[str, float]) -> Grid:
-    """The grid with some axes replaced in every section that has them, and some `[time]` values."""
+    """The grid with some axes replaced in every [[forward]] and [[memory]] section, and some `[time]`
+    values everywhere. Of [growth] and [dataset] only the model is replaced."""
     raw = msgspec.to_builtins(grid)
     for name, values in axes.items():
-        for section in [*raw["forward"], *raw["memory"]]:
-            kept = values
-            if name == "mode" and "reading" in section:
-                kept = [mode for mode in values if mode in MEMORY_MODES]
-            section[name] = list(kept)
+        for section in raw["forward"]:
+            section[name] = list(values)
+        for section in raw["memory"]:
+            section[name] = [value for value in values if value != "predict"]
         for section in (raw["growth"], raw["dataset"]):
             if section and name == "model":
                 section["model"] = list(values)
-            elif section and name in ("batch", "length"):
-                section[name] = values[0]
+    raw["memory"] = [section for section in raw["memory"] if section["mode"]]
     raw["time"].update(time)
-    changed = msgspec.convert(raw, Grid)
-    changed.memory = [section for section in changed.memory if section.mode]
-    return changed
+    if "seconds" in time:
+        for section in [*raw["forward"], *filter(None, [raw["dataset"]])]:
+            section["seconds"] = None
+    return msgspec.convert(raw, Grid)
 
 
 def check(grid: Grid, catalogue: Catalogue, source: str) -> None:
@@ -226,8 +228,10 @@ def _problems(grid: Grid, catalogue: Catalogue) -> Iterator[str]:
             yield f"[time] {name} = {value}: must be at least {least}"
     if not 0 < time.precision < 1:
         yield f"[time] precision = {time.precision}: must be between 0 and 1, such as 0.01 for 1 %"
-    if time.seconds <= 0:
-        yield f"[time] seconds = {time.seconds}: must be above 0"
+    limits = [("time", time.seconds), *(("forward", section.seconds) for section in grid.forward)]
+    for place, seconds in [*limits, ("dataset", grid.dataset.seconds if grid.dataset else None)]:
+        if seconds is not None and not 0 < seconds < 3600:
+            yield f"[{place}] seconds = {seconds}: must be above 0 and below 3600"
     sections: list[tuple[str, Forward | Memory, tuple[str, ...]]] = [
         ("forward", section, MODES) for section in grid.forward
     ]
@@ -253,6 +257,22 @@ def _axis_problems(
         yield from _points_problems(place, points)
     for model in section.model:
         yield from _model_problems(place, model, section.batch, section.length, catalogue)
+        blocks = catalogue.blocks(model)
+        if blocks is not None:
+            for points in section.points:
+                yield from _missing_points(place, points_label(points), model, blocks)
+
+
+def _missing_points(place: str, points: str, model: str, blocks: int) -> Iterator[str]:
+    """Points that a model with so many blocks does not have."""
+    least = {"middle": 2, "last_four": 4}
+    if blocks < least.get(points, 1):
+        yield f"[[{place}]] points '{points}' needs {least[points]} blocks: {model} has {blocks}"
+    for name in [] if points in SELECTIONS else points.split(","):
+        if name.startswith("block_") and int(name.removeprefix("block_")) >= blocks:
+            yield f"[[{place}]] point '{name}': {model} has block_0 to block_{blocks - 1}"
+        if name.lstrip("-").isdigit() and not -blocks - 1 <= int(name) <= blocks:
+            yield f"[[{place}]] point {name}: {model} has points 0 (embeddings) to {blocks} (last block)"
 
 
 def _points_problems(place: str, points: str | list[str | int]) -> Iterator[str]:

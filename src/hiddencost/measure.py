@@ -44,6 +44,7 @@ class Ready:
     case: Case
     run: backends.Compiled
     seconds: list[float]
+    failed: str = ""
 
 
 class Process:
@@ -67,7 +68,7 @@ class Process:
         return self._models[name]
 
     def measurement(self, case: Case, metric: str, values: Sequence[float], **notes: str) -> Measurement:
-        rounded = tuple(float(f"{value:.6g}") for value in values)
+        rounded = tuple(float(f"{value:.6g}") if value % 1 else float(value) for value in values)
         return Measurement(case=case, metric=metric, values=rounded, block=self.block, notes=notes)
 
     def failure(self, case: Case, metric: str, state: State, reason: str) -> Measurement:
@@ -162,17 +163,19 @@ def difference(
         right = [(value * mask).sum(1) / mask.sum(1) for value in right]
     if len(found) != len(right):
         raise WrongValuesError(f"{len(found)} states where {len(right)} were asked for")
-    worst = 0.0
+    differences = [0.0]
     for mine, theirs in zip(map(backends.to_numpy, found), right, strict=True):
         if mine.shape != theirs.shape or mine.dtype != theirs.dtype:
             raise WrongValuesError(
                 f"{mine.dtype}{mine.shape} where {theirs.dtype}{theirs.shape} was expected"
             )
         scale = max(1.0, float(np.abs(theirs).max()))
-        worst = max(worst, float(np.abs(mine - theirs).max()) / scale)
-    if not worst <= TOLERANCE:
-        raise WrongValuesError(f"values differ by {worst:.1e} of the largest, more than {TOLERANCE:.0e}")
-    return worst
+        differences.append(float(np.abs(mine - theirs).max()) / scale)
+        if not differences[-1] <= TOLERANCE:  # nor is nan
+            raise WrongValuesError(
+                f"values differ by {differences[-1]:.1e} of the largest, more than {TOLERANCE:.0e}"
+            )
+    return max(differences)
 
 
 def rotation(process: Process, tasks: Sequence[Task]) -> Iterator[Measurement]:
@@ -199,7 +202,12 @@ def rotation(process: Process, tasks: Sequence[Task]) -> Iterator[Measurement]:
             yield process.failure(r.case, "seconds", "crashed", "the group's reference did not run")
         return
     capped = _rounds(process, ready, placed, seconds)
+    reference = next(r for r in ready if r.case.strategy == REFERENCE)
     for r in ready:
+        if r.failed or reference.failed:
+            reason = r.failed or f"the group's reference failed: {reference.failed}"
+            yield process.failure(r.case, "seconds", "crashed", reason)
+            continue
         yield process.measurement(r.case, "seconds", r.seconds, **capped)
         if r.case.mode in ("graph", "xla"):
             yield process.measurement(r.case, "traces", [r.run.traces])
@@ -246,10 +254,11 @@ def _rounds(process: Process, ready: list[Ready], placed: Any, seconds: float) -
     Returns the notes for the records: what ended the rounds when it was not the precision.
     """
     settings = process.settings
-    for r in ready:
-        backends.synchronize(r.run(placed))
     gc.collect()
     gc.freeze()
+    _round(ready, placed)  # a warm call of each
+    for r in ready:
+        r.seconds.clear()
     began, done = time.perf_counter(), 0
     try:
         while True:
@@ -259,7 +268,7 @@ def _rounds(process: Process, ready: list[Ready], placed: Any, seconds: float) -
             spent = time.perf_counter() - began
             if done < settings.min_rounds or spent < PILOT * seconds:
                 continue
-            wanted = _wanted_rounds(ready, settings)
+            wanted = _wanted_rounds([r for r in ready if not r.failed], settings)
             if done >= wanted:
                 return {}
             if spent * (done + 1) / done > seconds:
@@ -269,19 +278,30 @@ def _rounds(process: Process, ready: list[Ready], placed: Any, seconds: float) -
 
 
 def _round(ready: Sequence[Ready], placed: Any) -> None:
+    """Calls each case once and notes its seconds; one that raises is called no more."""
     gc.disable()
-    for r in ready:
-        began = time.perf_counter_ns()
-        result = r.run(placed)
-        backends.synchronize(result)
-        r.seconds.append((time.perf_counter_ns() - began) / 1e9)
-        del result
-    gc.enable()
+    try:
+        for r in ready:
+            if r.failed:
+                continue
+            try:
+                began = time.perf_counter_ns()
+                result = r.run(placed)
+                backends.synchronize(result)
+                r.seconds.append((time.perf_counter_ns() - began) / 1e9)
+            except Exception as error:
+                r.failed = told(error)
+            result = None
+    finally:
+        gc.enable()
 
 
 def _wanted_rounds(ready: Sequence[Ready], settings: Time) -> int:
-    """The rounds that the noisiest of the cases needs for the wanted precision."""
-    reference = next(r for r in ready if r.case.strategy == REFERENCE)
+    """The rounds that the wanted precision needs: the median over the cases, as each pilot is short. One
+    round where the reference has failed."""
+    reference = next((r for r in ready if r.case.strategy == REFERENCE), None)
+    if reference is None:
+        return 1
     spreads = [np.log(np.divide(r.seconds, reference.seconds)) for r in ready if r.case.strategy != REFERENCE]
     needed = [stats.rounds_needed(log_ratios, settings.precision, settings.blocks) for log_ratios in spreads]
     return int(np.median(needed)) if needed else settings.min_rounds
@@ -317,6 +337,14 @@ def growth_call(process: Process, case: Case) -> tuple[Callable[[], Any], Callab
         return result
 
     return call, lambda: run.traces
+
+
+def growth_difference(process: Process, case: Case, result: Any) -> float:
+    """The largest difference of a growth case's last result to the layer-by-layer values. Raises
+    WrongValuesError (see `difference`)."""
+    like = case if case.strategy == "on_request" else case.with_(strategy="functional_submodel")
+    expected = expected_values(process, case, process.inputs(case))
+    return difference(case, result, process.built(like), process, expected)
 
 
 def _on_request_alternating(

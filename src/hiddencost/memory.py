@@ -1,4 +1,4 @@
-"""Peak heap and peak resident set of one call, each in a process of its own.
+"""Peak heap and peak resident set of one call, in processes that do nothing else.
 
 A resident-set reading alone lies: after a warm call the allocator keeps its pages. So the headline is
 memray's high-water mark over one call (exact, whatever the allocator keeps), in a process that has
@@ -126,7 +126,7 @@ def child_start(job: Job) -> Environment:
     _, threads = backends.start(job.time.threads)
     _state.process = measure.Process(job.block, job.seed, job.time)
     _state.told = set()
-    return environment.capture(job.block, threads)
+    return environment.capture(job.block, threads, own_load=environment.cores())
 
 
 def _prepared(case: Case, warm: Case) -> tuple[Callable[[], Any], Any]:

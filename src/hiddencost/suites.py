@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import random
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,18 @@ import psutil
 import pytest
 
 from hiddencost import backends, environment, grid, measure, memory, models, store, strategies
+from hiddencost.errors import UserError
 from hiddencost.grid import Catalogue, Job, Task
 from hiddencost.records import REFERENCE, TWIN, Case, Environment, Measurement
+
+ROTATED = ("forward", "dataset")
+"""The suites whose cases are timed in rotation, together where they share a group."""
 
 CATALOGUE = Catalogue(
     strategies=tuple(strategy.name for strategy in strategies.STRATEGIES),
     check_model=models.check,
     max_length=models.max_length,
+    blocks=models.blocks,
 )
 
 
@@ -87,7 +92,7 @@ class Measured:
             job = self.jobs[0]
             seconds, threads = backends.start(job.time.threads)
             self._process = measure.Process(job.block, job.seed, job.time)
-            self.report(environment.capture(job.block, threads))
+            self.report(environment.capture(job.block, threads, own_load=threads["intra_op"]))
             for package, taken in seconds.items():
                 case = Case(model="import", strategy=package)
                 self.keep(self._process.measurement(case, "import_seconds", [taken]))
@@ -99,12 +104,12 @@ class Measured:
         if isinstance(record, Measurement):
             self._found[record.case, record.metric] = record
 
-    def timed(self, task: Task, selected: Sequence[Task]) -> Measurement:
+    def timed(self, task: Task, selected: Callable[[], Iterable[Task]]) -> Measurement:
         """The times of a task's case; its whole group is measured at the first request."""
         group = task.case.group
         if group not in self._groups:
             self._groups.add(group)
-            chosen = {t.case: t for t in selected if t.suite == task.suite and t.case.group == group}
+            chosen = {t.case: t for t in selected() if t.suite in ROTATED and t.case.group == group}
             for strategy in (REFERENCE, TWIN):
                 case = group.with_(strategy=strategy)
                 chosen.setdefault(case, Task(suite=task.suite, case=case, seconds=task.seconds))
@@ -151,7 +156,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[MEASURED] = Measured(_jobs(config), Reporter(config.getoption("--report-fd")))
+    try:
+        jobs = _jobs(config)
+    except UserError as error:
+        raise pytest.UsageError(str(error)) from None
+    config.stash[MEASURED] = Measured(jobs, Reporter(config.getoption("--report-fd")))
 
 
 MEASURED = pytest.StashKey[Measured]()
@@ -189,7 +198,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         task = _task(item)
         if task is None or task.suite in ("memory", "resident"):
             return 1, 0
-        place = str(task.case.group if task.suite in ("forward", "dataset") else task.case)
+        place = str(task.case.group if task.suite in ROTATED else task.case)
         return 0, random.Random(zlib.crc32(f"{key}/{task.suite}/{place}".encode())).randrange(2**31)
 
     items.sort(key=order)
@@ -202,7 +211,7 @@ def _task(item: pytest.Item) -> Task | None:
 
 def pytest_benchmark_generate_machine_info(config: pytest.Config) -> dict[str, Any]:
     """The environment as pytest-benchmark's JSON keeps it."""
-    captured = environment.capture(0, {})
+    captured = environment.capture(0, {}, own_load=environment.cores())
     return {"node": "", "cpu": captured.processor, **msgspec.to_builtins(captured)}
 
 
@@ -214,8 +223,7 @@ def measured(request: pytest.FixtureRequest) -> Measured:
 @pytest.fixture
 def times(measured: Measured, request: pytest.FixtureRequest, task: Task) -> Sequence[float]:
     """The seconds of the task's case, a round each."""
-    selected = [found for item in request.session.items if (found := _task(item)) is not None]
-    return ok(measured.timed(task, selected))
+    return ok(measured.timed(task, lambda: filter(None, map(_task, request.session.items))))
 
 
 @pytest.fixture

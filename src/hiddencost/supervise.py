@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +24,7 @@ from typing import IO, Protocol
 import msgspec
 
 from hiddencost import store
+from hiddencost.errors import UserError
 from hiddencost.grid import Job, bench_folder
 from hiddencost.records import Case, Ending, Environment, Measurement
 
@@ -36,10 +38,11 @@ METRIC_OF_SUITE = {
 }
 """The metric whose record says that a task is done, one way or another."""
 MEMORY_WORKERS = 2
+PYTEST_USAGE_ERROR = 4
 
 
 class Progress(Protocol):
-    """What is told while a run goes on: `total` tasks, each one done with the name of what comes."""
+    """What is told while a run goes on: `total` tasks, each one told when it is done."""
 
     def done(self, label: str, count: int) -> None: ...
 
@@ -56,17 +59,20 @@ class Supervisor:
     _stopped: bool = False
 
     def run(self, timed: Sequence[Job], memory: Sequence[Job]) -> str:
-        """Runs all jobs. Returns `complete` or `interrupted`; what was measured is stored either way."""
+        """Runs all jobs. Returns `complete` or `interrupted`; what was measured is stored either way, and no
+        process is left behind."""
         began = time.perf_counter()
         how = "complete"
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             for job in timed:
                 self._work(job)
-            with ThreadPoolExecutor(MEMORY_WORKERS) as pool:
-                list(pool.map(self._work, memory))
+            self._work_side_by_side(memory)
         except KeyboardInterrupt:
             how = "interrupted"
+        finally:
             self._stop()
+            signal.signal(signal.SIGTERM, before)
         self.writer.write(
             Ending(
                 finished=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -77,32 +83,42 @@ class Supervisor:
         self.writer.close()
         return how
 
+    def _work_side_by_side(self, jobs: Sequence[Job]) -> None:
+        with ThreadPoolExecutor(MEMORY_WORKERS) as pool:
+            try:
+                list(pool.map(self._work, jobs))
+            except KeyboardInterrupt:
+                self._stop()  # or leaving the pool would wait for the workers
+                raise
+
     def _stop(self) -> None:
-        self._stopped = True
-        for worker in list(self._alive):
-            os.killpg(worker.pid, signal.SIGKILL)
+        with self._lock:
+            self._stopped = True
+            for worker in self._alive:
+                _kill(worker)
 
     def _work(self, job: Job) -> None:
         """One process: starts it, stores its records as they come, and notes the tasks it left undone."""
-        if self._stopped:
-            return
         left = {(task.case, METRIC_OF_SUITE[task.suite]) for task in job.tasks}
         log = self.writer.folder / "logs" / f"block-{job.block}.log"
         log.parent.mkdir(exist_ok=True)
         read_end, write_end = os.pipe()
         with open(log, "wb") as log_file, os.fdopen(read_end, "rb") as records:
-            worker = self._start(job, write_end, log_file)
+            with self._lock:
+                if self._stopped:
+                    os.close(write_end)
+                    return
+                worker = self._start(job, write_end, log_file)
+                self._alive.add(worker)
             os.close(write_end)
-            self._alive.add(worker)
-            try:
-                for line in records:
-                    self._store(line, left)
-                worker.wait()
-            except KeyboardInterrupt:
-                self._stop()
-                raise
-            finally:
+            for line in records:
+                self._store(line, left)
+            worker.wait()
+            with self._lock:
                 self._alive.discard(worker)
+                _kill(worker)  # a process that it started may have outlived it
+        if worker.returncode == PYTEST_USAGE_ERROR:
+            raise UserError(f"pytest refused its arguments {list(self.pytest_arguments)}: see {log}")
         if not self._stopped and not self.pytest_arguments:
             self._note_undone(job, left, worker.returncode, log)
 
@@ -111,13 +127,14 @@ class Supervisor:
         job_file = folder / "logs" / f"block-{job.block}.job.json"
         job_file.write_bytes(msgspec.json.encode(job))
         (folder / "pytest-benchmark").mkdir(exist_ok=True)
-        suites = sorted({f"test_{task.suite}.py" for task in job.tasks})
-        command = [sys.executable, "-m", "pytest", "-q", *suites]
+        bench = bench_folder()
+        suites = sorted({str(bench / f"test_{task.suite}.py") for task in job.tasks})
+        command = [sys.executable, "-m", "pytest", "-q", f"--rootdir={bench}", f"-c={bench / 'pytest.ini'}"]
+        command += suites
         command += [f"--job={job_file.resolve()}", f"--report-fd={write_end}"]
         command += [f"--benchmark-json={(folder / 'pytest-benchmark').resolve()}/block-{job.block}.json"]
         return subprocess.Popen(
             [*command, *self.pytest_arguments],
-            cwd=bench_folder(),
             stdin=subprocess.DEVNULL,
             stdout=log_file,
             stderr=subprocess.STDOUT,
@@ -127,6 +144,8 @@ class Supervisor:
         )
 
     def _store(self, line: bytes, left: set[tuple[Case, str]]) -> None:
+        if not line.endswith(b"\n"):
+            return  # the worker was killed while it wrote
         record = msgspec.json.decode(line, type=Measurement | Environment)
         with self._lock:
             self.writer.write(record)
@@ -144,3 +163,9 @@ class Supervisor:
                     Measurement(case=case, metric=metric, state="crashed", reason=reason, block=job.block)
                 )
                 self.progress.done(str(case), 1)
+
+
+def _kill(worker: subprocess.Popen[bytes]) -> None:
+    """Ends a worker's whole process group, if any of it is left."""
+    with suppress(ProcessLookupError):
+        os.killpg(worker.pid, signal.SIGKILL)

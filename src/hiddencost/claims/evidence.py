@@ -16,7 +16,7 @@ import msgspec
 from hiddencost.formatting import listed, quantity, some
 from hiddencost.grid import MODES
 from hiddencost.records import Answer, AnswerWord, Case, Figure, Run
-from hiddencost.stats import Table, judge
+from hiddencost.stats import FEW_BLOCKS, Table, judge
 
 BIG = 0.05
 """A difference of time below 5 % is no reason to choose one way over another: it is about the gap
@@ -27,7 +27,6 @@ HEAVY = 1.25
 that every call keeps (masks, the pooled output) may lie; a graph that holds what it does not need holds
 one hidden state for each block, which is far above it."""
 
-FEW_BLOCKS = "fewer than two blocks"
 NO_TWIN = "no interval of an A/A twin"
 
 Side = Literal["above", "below"]

@@ -6,7 +6,6 @@ import numpy as np
 
 from hiddencost.claims.evidence import (
     BIG,
-    FEW_BLOCKS,
     Finding,
     figure,
     finding,
@@ -20,7 +19,7 @@ from hiddencost.claims.evidence import (
 )
 from hiddencost.formatting import listed
 from hiddencost.records import REFERENCE, Answer, Case, Figure
-from hiddencost.stats import Table, fit_by_block, line_fit
+from hiddencost.stats import FEW_BLOCKS, Table, fit_by_block, line_fit
 
 FLAT = 1e-9
 """Seconds for each further layer up to which a look-up counts as not growing: at 1,000 layers, the most

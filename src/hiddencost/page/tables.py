@@ -22,7 +22,7 @@ from hiddencost.page.grids import (
     way,
 )
 from hiddencost.records import REFERENCE, SINGLE_BLOCK, TWIN, Case, Comparison
-from hiddencost.stats import Table
+from hiddencost.stats import FEWEST_BLOCKS, Table
 
 
 def data_set_cases(table: Table) -> set[Case]:
@@ -105,7 +105,7 @@ def twins_note(found: Sequence[Comparison]) -> str:
     worst = max(found, key=lambda c: abs(math.log(c.ratio)))
     offset = f"the worst offset is {percent(worst.ratio - 1, signed=True)} ({scene(worst.case)})"
     if not halves:
-        return f"With fewer than two blocks there are no intervals; {offset}."
+        return f"With fewer than {FEWEST_BLOCKS} blocks there are no intervals; {offset}."
     hits = sum(c.low is not None and c.high is not None and c.low <= 1 <= c.high for c in found)
     return (
         f"{hits} of {len(halves)} intervals contain 1; {offset}; "
@@ -153,7 +153,6 @@ def memory(table: Table) -> Section:
     columns: Columns = {
         "way": way,
         "peak heap": reader(table, "peak_heap_bytes", "B"),
-        "in a process of its own": reader(table, "peak_heap_fresh_bytes", "B"),
         "payload": reader(table, "payload_bytes", "B"),
         "live-set floor": lambda case: NONE if case.strategy == SINGLE_BLOCK else floor(case),
         "peak / floor": lambda case: NONE if case.strategy == SINGLE_BLOCK else over_floor(case),
@@ -161,7 +160,7 @@ def memory(table: Table) -> Section:
         "resident set (sampled)": reader(table, "peak_rss_sampled_bytes", "B"),
         "sampled to kernel": disagreement,
     }
-    metrics = ("peak_heap_bytes", "peak_heap_fresh_bytes", "peak_rss_bytes", "peak_rss_sampled_bytes")
+    metrics = ("peak_heap_bytes", "peak_rss_bytes", "peak_rss_sampled_bytes")
     cases = {case for metric in metrics for case in table.cases(metric)} - data_set_cases(table)
     note = (
         "Peak heap is the most that was live at one time during one warm call. Floors: the payload, and "

@@ -12,7 +12,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from hiddencost.formatting import listed
 from hiddencost.plots import choose, parts, style
 from hiddencost.records import REFERENCE, Case, Verdict
-from hiddencost.stats import Table
+from hiddencost.stats import FEW_BLOCKS, Table
 
 ROW = 0.205
 HEADING = 0.42
@@ -221,7 +221,7 @@ def _state(table: Table, case: Case) -> str:
 def _caption(table: Table, columns: Sequence[Column]) -> str:
     """How to read it, with a word on panels that have no band."""
     bare = [style.plain(c.heading) for c in columns if table.band(c.reference) is None]
-    return CAPTION + (f" No band (fewer than two blocks with a twin): {', '.join(bare)}." if bare else "")
+    return CAPTION + (f" No band ({FEW_BLOCKS} with a twin): {', '.join(bare)}." if bare else "")
 
 
 def _title(columns: Sequence[Column], verdicts: dict[Case, Verdict]) -> str:
