@@ -157,3 +157,93 @@ def test_the_report_is_written_from_the_results_alone(tmp_path):
     assert (run / "report.md").is_file()
     assert f"Report: {run / 'report.md'}" in result.output
     assert Path(run / "plots").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("points", "line"),
+    [
+        ("block_6", "point 'block_6': minilm has block_0 to block_5"),
+        ("7", "point 7: minilm has points 0 (embeddings) to 6 (last block)"),
+        ("-8", "point -8: minilm has points 0 (embeddings) to 6 (last block)"),
+    ],
+)
+def test_points_that_the_model_lacks_are_told_before_anything_runs(points, line):
+    assert refused("run", "--grid", "smoke", "--points", points) == f"command line: [[forward]] {line}"
+
+
+def test_too_few_blocks_for_the_points_are_told():
+    line = refused("run", "--grid", "smoke", "--model", "bert_tiny", "--points", "last_four")
+    assert line == "command line: [[forward]] points 'last_four' needs 4 blocks: bert_tiny has 2"
+
+
+def test_both_spellings_of_keras_hub_name_a_preset():
+    folder = models.minilm_folder()
+    for prefix in ("preset:", "keras_hub:", "keras_nlp:"):
+        assert models.max_length(f"{prefix}{folder}") == 512
+        assert models.blocks(f"{prefix}{folder}") == 6
+
+
+def test_a_home_folder_is_expanded(monkeypatch):
+    monkeypatch.setenv("HOME", str(models.minilm_folder().parent))
+    models.check("preset:~/model")
+    assert models.find("preset:~/model").tokenizer() == str(models.minilm_folder())
+
+
+def test_a_preset_with_an_odd_configuration_is_no_traceback(tmp_path):
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    for text in ("[]", '{"config": null}', "{broken"):
+        (folder / "config.json").write_text(text)
+        models.find.cache_clear()
+        assert models.max_length(f"preset:{folder}") is None
+
+
+def test_something_else_called_latest_is_told_before_anything_is_measured(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "reports" / "latest").mkdir(parents=True)
+    line = refused("run", "--grid", "smoke")
+    assert line == "reports/latest exists and is not a link to a run: move it away, or use --out"
+    assert not (tmp_path / "reports" / "runs").exists()
+
+
+def test_a_run_that_measured_nothing_is_refused_with_the_reason(tmp_path, monkeypatch):
+    """As a model whose blocks are not plainly listed gives it."""
+    from hiddencost.records import Case, Ending, Measurement
+    from hiddencost.supervise import Supervisor
+
+    def nothing(self, timed, memory):
+        for task in timed[0].tasks:
+            self.writer.write(
+                Measurement(case=task.case, metric="seconds", state="crashed", reason="no blocks listed")
+            )
+        self.writer.write(
+            Measurement(case=Case(model="import", strategy="keras"), metric="import_seconds", values=(1.0,))
+        )
+        self.writer.write(Ending(finished="", how="complete", seconds=1.0))
+        return "complete"
+
+    monkeypatch.setattr(Supervisor, "run", nothing)
+    folder = tmp_path / "run"
+    line = refused("run", "--grid", "smoke", "--out", str(folder))
+    assert line == f"nothing was measured ({folder}): no blocks listed"
+
+
+def test_arguments_that_pytest_refuses_are_told(tmp_path):
+    folder = tmp_path / "run"
+    line = refused("run", "--grid", "smoke", "--out", str(folder), "--", "--no-such-option")
+    log = folder / "logs" / "block-0.log"
+    assert line == f"pytest refused its arguments ['--no-such-option']: see {log}"
+
+
+def test_a_grid_that_is_wrong_is_told_by_the_suites_alone_too(tmp_path):
+    from hiddencost.grid import bench_folder
+
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", str(bench_folder()), "--grid", "smoek"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 4
+    assert "ERROR: unknown grid 'smoek'; did you mean 'smoke'?" in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr

@@ -198,3 +198,59 @@ def test_the_replay_gives_pytest_benchmark_the_recorded_durations():
         call()
         taken.append(timer() - began)
     assert taken == [0.5, 0.25, 2.0]
+
+
+def test_values_that_are_not_a_number_are_wrong(process, tiny, monkeypatch):
+    def empty(model, points, wanted):
+        right = strategies.functional_submodel(model, points, wanted)
+        return Extraction(lambda inputs: [state * float("nan") for state in right.states(right(inputs))])
+
+    found = group(process, added(monkeypatch, "empty", empty))
+    assert found["empty", "seconds"].state == "wrong"
+    assert found["empty", "seconds"].reason == "values differ by nan of the largest, more than 1e-05"
+
+
+def test_a_way_that_raises_in_its_rotation_costs_itself_only(process, tiny, monkeypatch):
+    def tired(model, points, wanted):
+        right = strategies.functional_submodel(model, points, wanted)
+        calls = itertools.count()
+
+        def run(inputs):
+            if next(calls) == 3:
+                raise MemoryError("no more")
+            return right(inputs)
+
+        return Extraction(run)
+
+    found = group(process, added(monkeypatch, "tired", tired))
+    assert found["tired", "seconds"].state == "crashed"
+    assert found["tired", "seconds"].reason == "MemoryError: no more"
+    assert found[TWIN, "seconds"].state == "ok"
+    assert len(found[TWIN, "seconds"].values) == len(found[REFERENCE, "seconds"].values)
+
+
+def test_a_rotation_whose_reference_raises_gives_no_times(process, monkeypatch):
+    ready = fake_group(monkeypatch, [[0.01], [0.01], [0.01]])
+    calls = itertools.count()
+
+    def run(placed):
+        if next(calls) == 2:
+            raise RuntimeError("gone")
+
+    ready[0].run = run
+    measure._rounds(process, ready, None, seconds=1)
+    assert ready[0].failed == "RuntimeError: gone"
+
+
+def test_the_growth_suites_results_are_checked_too(process, tiny):
+    case = CASE.with_(strategy="functional_submodel_per_call", points="middle", mode="graph")
+    call, _ = measure.growth_call(process, case)
+    assert measure.growth_difference(process, case, call()) <= measure.TOLERANCE
+    other, _ = measure.growth_call(process, case.with_(points="last"))
+    with pytest.raises(measure.WrongValuesError):
+        measure.growth_difference(process, case, other())
+
+
+def test_bytes_are_stored_exactly_and_seconds_to_six_digits(process):
+    assert process.measurement(CASE, "payload_bytes", [2752512]).values == (2752512.0,)
+    assert process.measurement(CASE, "seconds", [0.123456789]).values == (0.123457,)

@@ -11,7 +11,8 @@ import psutil
 import pytest
 
 from hiddencost import grid, store
-from hiddencost.records import REFERENCE, TWIN
+from hiddencost.models import minilm_folder
+from hiddencost.records import METRICS, REFERENCE, TWIN
 from hiddencost.stats import Table
 
 COMMAND = Path(sys.executable).parent / "hiddencost"
@@ -195,3 +196,48 @@ def test_the_wheel_carries_the_suites_and_installs(tmp_path):
     assert found[0] == str(tmp_path / "site" / "hiddencost" / "bench")
     assert (Path(found[0]) / "test_forward.py").is_file()
     assert Path(found[1]).is_file()
+
+
+def test_every_metric_that_is_emitted_is_listed_in_records(smoke):
+    assert {m.metric for m in store.read(smoke[0]).measurements} <= {metric.name for metric in METRICS}
+
+
+def test_a_relative_preset_folder_is_measured(tmp_path):
+    (tmp_path / "mine").symlink_to(minilm_folder())
+    done = hiddencost(
+        *("run", "--grid", "smoke", "--model", "preset:./mine", "--blocks", "1", "--seconds", "0.1"),
+        *("--mode", "eager", "--strategy", "functional_submodel", "--", "-k", "forward"),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    times = [m for m in store.read(tmp_path / "reports" / "latest").measurements if m.metric == "seconds"]
+    assert {m.state for m in times} == {"ok"}
+    assert {m.case.model for m in times} == {"preset:./mine"}
+
+
+def test_a_forward_case_and_a_data_set_case_of_one_group_are_measured_together(tmp_path):
+    """Four batches of 2 in forward's predict are the 8 examples of the data set."""
+    text = """
+name = "both"
+[time]
+blocks = 1
+seconds = 0.1
+[[forward]]
+model = ["bert_tiny"]
+strategy = ["functional_submodel"]
+points = ["all"]
+mode = ["predict"]
+batch = [2]
+length = [8]
+[dataset]
+model = ["bert_tiny"]
+batch = 2
+length = 8
+examples = [8]
+"""
+    (tmp_path / "both.toml").write_text(text)
+    done = hiddencost("run", "--grid", tmp_path / "both.toml", "--out", tmp_path / "run")
+    assert done.returncode == 0, done.stdout + done.stderr
+    run = store.read(tmp_path / "run")
+    assert [m for m in run.measurements if m.state != "ok"] == []
+    assert len({m.case for m in run.measurements if m.metric == "seconds"}) == 5
