@@ -6,6 +6,6 @@ from hiddencost.suites import REPLAY
 
 
 @pytest.mark.benchmark(timer=REPLAY)
-def test_dataset(job, task, times, benchmark):
+def test_dataset(task, times, benchmark):
     benchmark.group = str(task.case.group)
     benchmark.pedantic(REPLAY.play(times), rounds=len(times))

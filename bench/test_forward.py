@@ -6,6 +6,6 @@ from hiddencost.suites import REPLAY
 
 
 @pytest.mark.benchmark(timer=REPLAY)
-def test_forward(job, task, times, benchmark):
+def test_forward(task, times, benchmark):
     benchmark.group = str(task.case.group)
     benchmark.pedantic(REPLAY.play(times), rounds=len(times))

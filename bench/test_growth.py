@@ -4,7 +4,7 @@ from hiddencost.measure import growth_call, growth_difference
 from hiddencost.suites import resident_bytes
 
 
-def test_growth(job, task, measured, benchmark):
+def test_growth(task, measured, benchmark):
     process = measured.process
     call, traces = growth_call(process, task.case)
     resident = []

@@ -6,7 +6,7 @@ ROUNDS = 15
 LONGEST_ROUND_SECONDS = 0.001
 
 
-def test_lookup(job, task, measured, benchmark):
+def test_lookup(task, measured, benchmark):
     benchmark.group = f"{task.case.layers} layers, position {task.case.position}"
     process = measured.process
     call = lookup_call(task.case)

@@ -5,8 +5,9 @@
 pytest-benchmark's public interface allows both. Pairs: `pedantic(candidate, setup=time_the_reference)`
 calls the reference before each call of each candidate, 2 k calls a round for k candidates. Rotation: the
 reference and all candidates are called once a round, k + 1 calls, and the `timer` option replays the
-samples. Here all candidates are the reference built again (A/A), so any ratio but 1 is noise. Each
-repetition gives both designs the same seconds, in turn. Writes FOLDER/pairing.json and FOLDER/pairing.md.
+samples; its order may go back and forth, or be shuffled. Here all candidates are the reference built
+again (A/A), so any ratio but 1 is noise. Each repetition gives every design the same seconds, in turn.
+Writes FOLDER/pairing.json and FOLDER/pairing.md.
 """
 
 import gc
@@ -23,7 +24,7 @@ from hiddencost.records import REFERENCE, Case
 
 CASE = Case(model="minilm", strategy=REFERENCE, mode="graph", batch=1, length=16)
 CANDIDATES = 10
-REPETITIONS = 30
+REPETITIONS = 20
 SECONDS = 2.5
 
 
@@ -39,23 +40,37 @@ def pairs(reference, candidates, placed):
     return [-np.log(timed(reference, placed) / timed(run, placed)) for run in candidates]
 
 
-def rotation(reference, candidates, placed, backwards):
-    """One round: the reference and each candidate once, backwards in every second round."""
+def rotation(reference, candidates, placed, order):
+    """One round: the reference and each candidate once, in this order of their places."""
     runs = [reference, *candidates]
-    order = range(len(runs))[::-1] if backwards else range(len(runs))
     seconds = {place: timed(runs[place], placed) for place in order}
     return [np.log(seconds[place] / seconds[0]) for place in range(1, len(runs))]
+
+
+def back_and_forth(count, number, generator):
+    """Forwards and backwards in turn: a drift cancels, but who stands at an end is called twice in a row."""
+    return range(count)[:: -1 if number % 2 else 1]
+
+
+def shuffled(count, number, generator):
+    """A new random order in each round."""
+    return generator.permutation(count)
+
+
+ORDERS = {"rotation, back and forth": back_and_forth, "rotation, shuffled": shuffled}
 
 
 def block(design, reference, candidates, placed):
     """The mean log ratio of each candidate over the rounds that fit into the time, and their number."""
     began, rounds = time.perf_counter(), []
+    generator = np.random.default_rng(0)
     while time.perf_counter() - began < SECONDS:
         gc.disable()
         if design == "pairs":
             rounds.append(pairs(reference, candidates, placed))
         else:
-            rounds.append(rotation(reference, candidates, placed, len(rounds) % 2 == 1))
+            order = ORDERS[design](len(candidates) + 1, len(rounds), generator)
+            rounds.append(rotation(reference, candidates, placed, order))
         gc.enable()
         gc.collect(0)
     return [stats.block_mean(ratios) for ratios in np.transpose(rounds)], len(rounds)
@@ -72,8 +87,8 @@ def main(folder):
         run(placed)
     gc.collect()
     gc.freeze()
-    found = {"pairs": [], "rotation": []}
-    rounds = {"pairs": [], "rotation": []}
+    found = {design: [] for design in ("pairs", *ORDERS)}
+    rounds = {design: [] for design in found}
     for _ in range(REPETITIONS):
         for design in found:
             means, count = block(design, reference, candidates, placed)

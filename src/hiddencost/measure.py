@@ -74,10 +74,13 @@ class Process:
     def failure(self, case: Case, metric: str, state: State, reason: str) -> Measurement:
         return Measurement(case=case, metric=metric, state=state, reason=reason, block=self.block)
 
+    def generator(self, what: str) -> random.Random:
+        """This block's source of order, the same whenever the run's seed is."""
+        return random.Random(zlib.crc32(f"{self.seed}/{self.block}/{what}".encode()))
+
     def shuffled(self, cases: Sequence[Case], what: str) -> list[Case]:
-        """The cases in this block's order, the same whenever the run's seed is."""
-        key = f"{self.seed}/{self.block}/{what}"
-        return random.Random(zlib.crc32(key.encode())).sample(list(cases), len(cases))
+        """The cases in this block's order."""
+        return self.generator(what).sample(list(cases), len(cases))
 
     def compiled(self, layer: Any, mode: str) -> Any:
         """One layer by itself, as the mode runs it (`predict` runs a graph); made once in a process.
@@ -248,8 +251,9 @@ def _prepare(
 
 
 def _rounds(process: Process, ready: list[Ready], placed: Any, seconds: float) -> dict[str, str]:
-    """Calls every ready case once a round, forwards and backwards in turn so that a drift cancels, until
-    the pilot's spread says that the interval is narrow enough, or the time is used up.
+    """Calls every ready case once a round, until the pilot's spread says that the interval is narrow
+    enough, or the time is used up. Each round has a new order: going back and forth, whoever stood at an
+    end was called twice in a row, and was up to 5 % faster for it.
 
     Returns the notes for the records: what ended the rounds when it was not the precision.
     """
@@ -260,9 +264,12 @@ def _rounds(process: Process, ready: list[Ready], placed: Any, seconds: float) -
     for r in ready:
         r.seconds.clear()
     began, done = time.perf_counter(), 0
+    generator = process.generator(str(ready[0].case.group))
+    ready = list(ready)
     try:
         while True:
-            _round(ready if done % 2 == 0 else ready[::-1], placed)
+            generator.shuffle(ready)
+            _round(ready, placed)
             done += 1
             gc.collect(2 if done % FULL_COLLECTIONS == 0 else 0)
             spent = time.perf_counter() - began

@@ -121,12 +121,12 @@ class Measured:
                 self.keep(self.process.measurement(case, "load_seconds", [self.process.load_seconds[name]]))
         return self._found[task.case, "seconds"]
 
-    def memory(self, job: Job, task: Task) -> Measurement:
-        """The peak of a task's case; the job's process is run at the first request."""
+    def memory(self, task: Task) -> Measurement:
+        """The peak of a task's case; the process of its whole job is run at the first request."""
         metric = "peak_heap_bytes" if task.suite == "memory" else "peak_rss_bytes"
         if (task.case, metric) not in self._found:
             read = memory.heap if task.suite == "memory" else memory.resident
-            for record in read(job):
+            for record in read(next(job for job in self.jobs if task in job.tasks)):
                 self.keep(record)
         return self._found[task.case, metric]
 
@@ -182,8 +182,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     suite = metafunc.function.__name__.removeprefix("test_")
     jobs = metafunc.config.stash[MEASURED].jobs
-    tasks = [(job, task) for job in jobs for task in job.tasks if task.suite == suite]
-    metafunc.parametrize(("job", "task"), tasks, ids=[str(task.case) for _, task in tasks])
+    tasks = [task for job in jobs for task in job.tasks if task.suite == suite]
+    metafunc.parametrize("task", tasks, ids=[str(task.case) for task in tasks])
 
 
 @pytest.hookimpl(trylast=True)
@@ -227,6 +227,6 @@ def times(measured: Measured, request: pytest.FixtureRequest, task: Task) -> Seq
 
 
 @pytest.fixture
-def peak(measured: Measured, job: Job, task: Task) -> Sequence[float]:
+def peak(measured: Measured, task: Task) -> Sequence[float]:
     """The peak of the task's case in bytes."""
-    return ok(measured.memory(job, task))
+    return ok(measured.memory(task))
