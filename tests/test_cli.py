@@ -49,7 +49,7 @@ def refused(*arguments):
         (["--seq", "1024"], "command line: [forward] length 1024: minilm takes at most 512 tokens"),
         (["--seq", "many"], "--seq 'many': expected numbers joined by commas, as 64,128"),
         (["--blocks", "0"], "command line: [time] blocks = 0: must be at least 1"),
-        (["--seconds", "-1"], "command line: [time] seconds = -1.0: must be above 0"),
+        (["--seconds", "-1"], "command line: [time] seconds = -1.0: must be above 0 and below 3600"),
         (["--model", "preset:/no/such/folder"], "preset folder /no/such/folder does not exist"),
     ],
 )

@@ -113,10 +113,7 @@ def test_latest_is_the_newest_run_and_selection_by_pytest_works(tmp_path):
     assert "planned cases without any measurement" in done.stdout
     again = hiddencost("report", "reports/latest", cwd=tmp_path)
     assert again.returncode == 0
-    assert (
-        again.stdout.splitlines()[0]
-        == "import, tensorflow on cpu, float32, 1 timing block, 0 memory processes"
-    )
+    assert again.stdout.startswith("no models, no backend, 0 timing blocks, 0 memory processes")
 
 
 def started(folder, tmp_path):

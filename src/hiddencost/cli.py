@@ -129,7 +129,10 @@ def run(grid_name: str, out: Path | None, pytest_arguments: tuple[str, ...], **o
     if out is None:
         store.check_latest(REPORTS / "latest")
     writer = store.Writer(folder, header)
-    how = _supervised(writer, timed, memory, pytest_arguments)
+    try:
+        how = _supervised(writer, timed, memory, pytest_arguments)
+    finally:
+        writer.close()
     if out is None:
         store.point_latest(folder, REPORTS / "latest")
     if how == "interrupted":

@@ -214,6 +214,16 @@ def line_fit(xs: Iterable[float], ys: Iterable[float]) -> tuple[float, float]:
     return float(slope), float(intercept)
 
 
+SETTLED = 5
+"""The call from which growth is counted: until then the allocator gives back what came before."""
+
+
+def growth_per_call(values: Sequence[float]) -> float:
+    """The slope of values taken at each of many calls in turn, from the call SETTLED on."""
+    settled = values[SETTLED - 1 :] if len(values) > SETTLED else values
+    return line_fit(range(len(settled)), settled)[0]
+
+
 def fit_by_block(
     points: Sequence[tuple[float, dict[int, float]]],
 ) -> tuple[float, float | None, float | None] | None:

@@ -80,7 +80,6 @@ class Supervisor:
                 seconds=round(time.perf_counter() - began, 1),
             )
         )
-        self.writer.close()
         return how
 
     def _work_side_by_side(self, jobs: Sequence[Job]) -> None:

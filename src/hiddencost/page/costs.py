@@ -10,7 +10,7 @@ import numpy as np
 from hiddencost.formatting import NONE, quantity
 from hiddencost.page.grids import Columns, Section, by_group, grid, planned_order, reader, scene, way
 from hiddencost.records import REFERENCE, TWIN, Case
-from hiddencost.stats import Table
+from hiddencost.stats import Table, growth_per_call
 
 PER_CALL = "functional_submodel_per_call"
 NEVER = "never"
@@ -77,9 +77,7 @@ def growth(table: Table) -> Section:
         return per_block(table, case, "growth_seconds", lambda values: float(np.median(values[1:])), "s")
 
     def grown(case: Case) -> str:
-        return per_block(
-            table, case, "growth_bytes", lambda values: (values[-1] - values[0]) / (len(values) - 1), "B"
-        )
+        return per_block(table, case, "growth_bytes", growth_per_call, "B")
 
     calls = table.cases("growth_seconds")
     columns: Columns = {

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from hiddencost.formatting import listed
 from hiddencost.plots import choose, labels, parts, style
 from hiddencost.records import Case
-from hiddencost.stats import Table, interval, t_interval
+from hiddencost.stats import SETTLED, Table, interval, t_interval
 
 MIB = 2**20
 HEIGHT, LABELS = 2.5, 1.5
@@ -48,31 +48,35 @@ def growth(table: Table) -> Figure | None:
 
 def over_calls(table: Table, case: Case, metric: str) -> list[parts.Center]:
     """For each call in turn, what the blocks agree on: times as a geometric mean in milliseconds, bytes
-    as the mean growth since the first call in MiB; both with a 95 % t interval between blocks."""
+    as the mean growth in MiB since the call SETTLED, from that call on; both with a 95 % t interval
+    between blocks."""
     blocks = [values for values in table.blocks(case, metric).values() if values]
     calls = zip(*blocks, strict=False)
     if metric == "growth_seconds":
         return [parts.scaled(interval(values), 1e3) for values in calls]
-    starts = [values[0] for values in blocks]
+    starts = [values[min(SETTLED, len(values)) - 1] for values in blocks]
+    settled = list(calls)[min(SETTLED, min(map(len, blocks), default=0)) - 1 :] if blocks else []
     return [
         t_interval([(value - start) / MIB for value, start in zip(values, starts, strict=True)])
-        for values in calls
+        for values in settled
     ]
 
 
 def _grow(ax: Axes, table: Table, metric: str, cases: Sequence[Case]) -> None:
     """One line for each way and mode."""
     lines = [(case, over_calls(table, case, metric)) for case in cases]
-    ends = [_line(ax, case, centers) for case, centers in lines if centers]
+    skipped = 0 if metric == "growth_seconds" else SETTLED - 1
+    ends = [_line(ax, case, centers, skipped) for case, centers in lines if centers]
     heights = [center for _, centers in lines for center, _, _ in centers]
-    ax.set_xlim(0, max(len(centers) for _, centers in lines) + 0.5)
+    longest = max(len(values) for case in cases for values in table.blocks(case, metric).values())
+    ax.set_xlim(0, longest + 0.5)
     ax.set_xlabel("call")
     if metric == "growth_seconds":
         ax.set_title("time of each call")
         ax.set_ylabel("ms, log scale")
         parts.log_axis(ax, "y", heights)
     else:
-        ax.set_title("resident memory since the first call")
+        ax.set_title(f"resident memory since call {SETTLED}")
         ax.set_ylabel("MiB")
         span = max(1.0, *heights) - min(0.0, *heights)
         ax.set_ylim(min(0.0, *heights) - 0.03 * span, max(1.0, *heights) + 0.05 * span)
@@ -80,9 +84,9 @@ def _grow(ax: Axes, table: Table, metric: str, cases: Sequence[Case]) -> None:
     labels.end_labels(ax, ends, 2 * labels.GAP)
 
 
-def _line(ax: Axes, case: Case, centers: Sequence[parts.Center]) -> labels.End:
-    """The line of one case with its interval, and its label in two lines."""
-    calls = range(1, len(centers) + 1)
+def _line(ax: Axes, case: Case, centers: Sequence[parts.Center], skipped: int) -> labels.End:
+    """The line of one case with its interval, from the call after the skipped ones, and its label."""
+    calls = range(skipped + 1, skipped + len(centers) + 1)
     shade, mode = style.colour(case.strategy), style.plain(case.mode)
     last = centers[-1][0]
     ax.plot(
@@ -100,7 +104,7 @@ def _line(ax: Axes, case: Case, centers: Sequence[parts.Center]) -> labels.End:
     if known:
         xs, lows, highs = zip(*known, strict=True)
         ax.fill_between(xs, lows, highs, color=shade, alpha=0.2, linewidth=0, gid="interval")
-    return labels.End(len(centers), last, f"{style.LABELS[case.strategy]},\n{mode}", shade)
+    return labels.End(calls[-1], last, f"{style.LABELS[case.strategy]},\n{mode}", shade)
 
 
 def _title(table: Table, cases: Sequence[Case]) -> str:
