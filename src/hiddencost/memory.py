@@ -10,6 +10,7 @@ measured process, which `Child` starts.
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import tempfile
@@ -26,12 +27,16 @@ from hiddencost.chain import start, steps_to
 from hiddencost.grid import Job
 from hiddencost.records import REFERENCE, SINGLE_BLOCK, Case, Environment, Measurement, State
 
-HEAP_SETTINGS = {"TF_ENABLE_ONEDNN_OPTS": "0"}
+NO_ONEDNN = {"TF_ENABLE_ONEDNN_OPTS": "0"}
 """oneDNN's growing arena would hide the live data."""
-RESIDENT_SETTINGS = {**HEAP_SETTINGS, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0"}
+HEAP_SETTINGS = {**NO_ONEDNN, "PYTHONMALLOC": "malloc"}
+"""Python's own arenas come in steps of 1 MiB, and a call that happens to need one more would read so."""
+RESIDENT_SETTINGS = {**NO_ONEDNN, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0"}
 """The allocator is told to return memory, or a warm call's peak would read 0. It makes calls twice as
 slow, and memray counts what is asked for whatever the allocator keeps, so the heap does without."""
 SAMPLE_SECONDS = 0.005
+WARM_CALLS = 2
+"""What Keras and Python cache, they cache in the first two calls of a process."""
 _T = TypeVar("_T")
 
 
@@ -129,6 +134,13 @@ def child_start(job: Job) -> Environment:
     return environment.capture(job.block, threads, own_load=environment.cores())
 
 
+def _warm(case: Case) -> Case:
+    """The case at the shape that it is warmed up with. Eager calls take a small one, so that the measured
+    call is the first that needs its memory; a compiled mode traces and compiles at the first call of each
+    shape, which is not what is measured, so it takes its own."""
+    return case.with_(batch=1, length=8) if case.mode == "eager" else case
+
+
 def _prepared(case: Case, warm: Case) -> tuple[Callable[[], Any], Any]:
     """The call to measure, warmed up at the shape of `warm`, and its inputs on the device."""
     process = _state.process
@@ -138,7 +150,8 @@ def _prepared(case: Case, warm: Case) -> tuple[Callable[[], Any], Any]:
     if skipped:
         raise SkippedError(skipped)
     run = backends.compile_(process.built(case), case.mode)
-    run(backends.place(process.inputs(warm), case.mode, warm.batch))
+    for _ in range(WARM_CALLS if case.mode == "eager" else 1):
+        run(backends.place(process.inputs(warm), case.mode, warm.batch))
     placed = backends.place(process.inputs(case), case.mode, case.batch)
     return lambda: run(placed), placed
 
@@ -171,7 +184,7 @@ def _single_block(case: Case, warm: Case) -> tuple[Callable[[], Any], Any]:
 
 def child_peak_heap(case: Case) -> list[Measurement]:
     """Peak heap over one call at the real shape, and the bytes returned."""
-    call, _keep = _prepared(case, warm=case)
+    call, _keep = _prepared(case, _warm(case))
     peak, result = peak_heap(call)
     process = _state.process
     output = sum(backends.size_bytes(tensor) for tensor in backends.tensors(result))
@@ -192,11 +205,8 @@ def child_peak_heap(case: Case) -> list[Measurement]:
 
 
 def child_ready(case: Case) -> None:
-    """Warms the case up and keeps its call for `child_call`. Eager calls are warmed up at a small shape, so
-    that the measured call is the first that needs this much memory; a compiled mode traces and compiles
-    at the first call of each shape, which is not what is measured, so it is warmed up at its own."""
-    warm = case.with_(batch=1, length=8) if case.mode == "eager" else case
-    _state.call, _ = _prepared(case, warm)
+    """Warms the case up and keeps its call for `child_call`."""
+    _state.call, _ = _prepared(case, _warm(case))
 
 
 def child_call() -> None:
@@ -212,9 +222,14 @@ def peak_heap(call: Callable[[], Any]) -> tuple[int, Any]:
     result = None
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "memray.bin"
-        with memray.Tracker(path):
-            result = call()
-            backends.synchronize(result)
+        gc.collect()
+        gc.disable()  # or the peak would depend on when the collector last ran
+        try:
+            with memray.Tracker(path):
+                result = call()
+                backends.synchronize(result)
+        finally:
+            gc.enable()
         with memray.FileReader(path) as reader:
             records = reader.get_high_watermark_allocation_records(merge_threads=True)
             peak = sum(record.size for record in records)
