@@ -24,7 +24,7 @@ from hiddencost.records import REFERENCE, Case
 
 CASE = Case(model="minilm", strategy=REFERENCE, mode="graph", batch=1, length=16)
 CANDIDATES = 10
-REPETITIONS = 20
+REPETITIONS = 12
 SECONDS = 2.5
 
 

@@ -253,7 +253,7 @@ def _prepare(
 def _rounds(process: Process, ready: list[Ready], placed: Any, seconds: float) -> dict[str, str]:
     """Calls every ready case once a round, until the pilot's spread says that the interval is narrow
     enough, or the time is used up. Each round has a new order: going back and forth, whoever stood at an
-    end was called twice in a row, and was up to 5 % faster for it.
+    end was called twice in a row, and ratios spread twice as wide (reports/experiments/pairing.md).
 
     Returns the notes for the records: what ended the rounds when it was not the precision.
     """
