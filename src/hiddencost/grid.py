@@ -45,33 +45,32 @@ class Time(_Table):
     threads: int = 1
 
 
-class Forward(_Table):
+class _Axes(_Table):
+    """The axes whose product a section plans."""
+
+    model: list[str]
+    strategy: list[str]
+    points: list[str | list[str | int]]
+    mode: list[str]
+    batch: list[int]
+    length: list[int]
+
+
+class Forward(_Axes):
     """Cases timed against the reference: the product of all axes.
 
     seconds: overrides `[time] seconds` for the groups of this section. A group that two sections name
     is measured once, with the larger of the two.
     """
 
-    model: list[str]
-    strategy: list[str]
-    points: list[str | list[str | int]]
-    mode: list[str]
-    batch: list[int]
-    length: list[int]
     seconds: float | None = None
 
 
-class Memory(_Table):
+class Memory(_Axes):
     """Cases whose memory is read. reading: `heap` (memray, one process for each strategy and mode) or
     `resident` (kernel and sampler, a fresh process for every case)."""
 
     reading: Literal["heap", "resident"]
-    model: list[str]
-    strategy: list[str]
-    points: list[str | list[str | int]]
-    mode: list[str]
-    batch: list[int]
-    length: list[int]
 
 
 class Lookup(_Table):
