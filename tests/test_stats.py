@@ -49,6 +49,59 @@ def test_the_block_mean_is_the_interquartile_mean():
         stats.block_mean([])
 
 
+def calls(generator, rounds, effects, wander=0.0, jitter=0.0):
+    """(name of each call in shuffled rounds, its log time) for a machine whose speed wanders or jitters."""
+    names = [name for _ in range(rounds) for name in generator.permutation(len(effects))]
+    state = np.cumsum(generator.normal(0, wander, len(names))) + generator.normal(0, jitter, len(names))
+    return names, np.take(effects, names) + state
+
+
+def test_effects_are_what_was_put_in_whatever_the_machines_speed():
+    names, times = calls(np.random.default_rng(0), 3, [0.0, 0.7, -0.2])
+    found, residuals = stats.effects(names, times + 5)
+    assert [found[i] - found[0] for i in range(3)] == pytest.approx([0, 0.7, -0.2])
+    assert residuals == pytest.approx(0)
+    assert found[names[0]] == 0
+    assert stats.effects(["only"] * 3, [1.0, 2.0, 3.0])[0] == {"only": 0.0}
+    with pytest.raises(ValueError, match="no calls"):
+        stats.effects([], [])
+
+
+def by_round(names, times, count):
+    """The block mean of each name against name 0, paired round by round."""
+    table = np.empty((len(names) // count, count))
+    for call, name in enumerate(names):
+        table[call // count, name] = times[call]
+    return [stats.block_mean(table[:, name] - table[:, 0]) for name in range(1, count)]
+
+
+@pytest.mark.parametrize(
+    ("wander", "jitter", "bursts", "against_pairs", "loss"),
+    [
+        (0.05, 0, 0, 0.54, 1.1),
+        (0.035, 0.025, 0, 0.73, 1.43),
+        (0.05, 0, 0.05, 0.6, 1.27),
+        (0, 0.035, 0, 1.13, 1.78),
+    ],
+)
+def test_effects_are_steadier_than_pairs_of_a_round_where_the_machine_wanders(
+    wander, jitter, bursts, against_pairs, loss
+):
+    generator = np.random.default_rng(4)
+    found, paired, spreads = [], [], []
+    for _ in range(300):
+        names, times = calls(generator, 20, np.zeros(11), wander, jitter)
+        times += generator.normal(0.3, 0.1, len(times)) * (generator.random(len(times)) < bursts)
+        effects, residuals = stats.effects(names, times)
+        found.append([effects[name] - effects[0] for name in range(1, 11)])
+        paired.append(by_round(names, times, 11))
+        spreads.append(stats.MAD * np.median(np.abs(residuals)))
+    variance = np.mean(np.square(found))
+    assert np.mean(found) == pytest.approx(0, abs=3 * math.sqrt(variance / 300))
+    assert math.sqrt(variance / np.mean(np.square(paired))) == pytest.approx(against_pairs, abs=0.05)
+    assert variance / (np.mean(np.square(spreads)) / 20) == pytest.approx(loss, rel=0.1)
+
+
 def test_the_interval_is_a_t_interval_of_block_means():
     center, low, high = stats.t_interval([1.0, 2.0, 3.0, 4.0, 5.0])
     half = 2.7764451 * math.sqrt(2.5 / 5)  # t(0.975, 4 degrees of freedom) from a table
@@ -140,16 +193,42 @@ def test_an_interval_that_just_touches_the_band_is_not_slower():
 
 def test_rounds_follow_from_the_spread_and_the_wanted_precision():
     generator = np.random.default_rng(2)
-    pilot = generator.normal(0, 0.05, 2000)
+    _, pilot = stats.effects(*calls(generator, 200, np.zeros(8), 0.03, 0.01))
     rounds = stats.rounds_needed(pilot, 0.01, 5)
     half_widths = []
-    for _ in range(300):
-        means = [stats.block_mean(generator.normal(0, 0.05, rounds)) for _ in range(5)]
-        _, low, high = stats.t_interval(means)
+    for _ in range(100):
+        blocks = [stats.effects(*calls(generator, rounds, np.zeros(8), 0.03, 0.01))[0] for _ in range(5)]
+        _, low, high = stats.t_interval([found[1] - found[0] for found in blocks])
         half_widths.append((high - low) / 2)
-    assert 0.008 < np.median(half_widths) < 0.0105
+    assert 0.007 < np.median(half_widths) < 0.0105
     assert stats.rounds_needed(pilot, 0.02, 5) < rounds
     assert stats.rounds_needed([0.0], 0.01, 5) == 1
+
+
+def test_cases_of_a_rotation_are_compared_by_successive_calls():
+    """The machine is ten times slower from its fourth call on: that is between two calls, not in a ratio."""
+    sequence = [
+        REFERENCE_CASE,
+        WAY,
+        TWIN_CASE,
+        TWIN_CASE,
+        WAY,
+        REFERENCE_CASE,
+        WAY,
+        REFERENCE_CASE,
+        TWIN_CASE,
+    ]
+    speeds = [1] * 3 + [10] * 6
+    rows = []
+    for block in range(5):
+        for case, factor in ((REFERENCE_CASE, 1.0), (WAY, 1.5), (TWIN_CASE, 1.0)):
+            places = tuple(i for i, called in enumerate(sequence) if called == case)
+            values = tuple(factor * speeds[place] for place in places)
+            rows.append(Measurement(case=case, metric="seconds", values=values, places=places, block=block))
+    found = stats.Table(run_of(*rows))
+    assert found.compare(WAY).ratio == pytest.approx(1.5)
+    assert found.compare(WAY, TWIN_CASE).ratio == pytest.approx(1.5)
+    assert (found.compare(WAY).pairs, found.compare(WAY).blocks) == (15, 5)
 
 
 def test_medians_and_centers_of_blocks():

@@ -77,12 +77,10 @@ def start(model: Any, inputs: Any) -> Values:
     return {id(tensor): value for tensor, value in zip(model.inputs, flat, strict=True)}
 
 
-def layer_by_layer(
-    model: Any, inputs: Any, targets: Sequence[Any], compiled: Callable[[Any], Any] = lambda layer: layer
-) -> list[Any]:
-    """The values of symbolic tensors, each layer called by itself: the reference that every strategy's
-    values are checked against. compiled: layer -> the layer as a mode runs it."""
+def layer_by_layer(model: Any, inputs: Any, targets: Sequence[Any]) -> list[Any]:
+    """The values of symbolic tensors, each layer called in turn: the reference that every strategy's
+    values are checked against."""
     values = start(model, inputs)
     for step in steps_to(model, targets):
-        step.run(compiled(step.node.operation), values)
+        step.run(step.node.operation, values)
     return [values[id(tensor)] for tensor in targets]

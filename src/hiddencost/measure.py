@@ -13,9 +13,10 @@ import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from hiddencost import backends, points, stats, strategies
@@ -23,10 +24,12 @@ from hiddencost.chain import layer_by_layer
 from hiddencost.errors import UserError
 from hiddencost.grid import Task, Time
 from hiddencost.models import LoadedModel
-from hiddencost.records import OUTPUT, REFERENCE, Case, Measurement, State
+from hiddencost.records import OUTPUT, REFERENCE, ROUNDS_WANTED, Case, Measurement, State
 
 TOLERANCE = 1e-5
 """Largest difference to the layer-by-layer values, in units of max(1, largest reference value), float32."""
+BETWEEN_MODES = 1e-4
+"""The same between a compiled mode and eager: other kernels, other rounding."""
 PILOT = 0.25
 """Share of the time after which the number of rounds is chosen from the spread seen so far."""
 FULL_COLLECTIONS = 25
@@ -43,7 +46,8 @@ class Ready:
 
     case: Case
     run: backends.Compiled
-    seconds: list[float]
+    seconds: list[float] = field(default_factory=list)
+    places: list[int] = field(default_factory=list)
     failed: str = ""
 
 
@@ -55,8 +59,9 @@ class Process:
         self.seed = seed
         self.settings = settings
         self.load_seconds: dict[str, float] = {}
-        self._layers: dict[tuple[int, str], backends.Compiled] = {}
         self._models: dict[str, tuple[LoadedModel, tuple[points.Point, ...]]] = {}
+        self._replays: dict[tuple[str, str], backends.Compiled] = {}
+        self._predicting: dict[Case, tuple[strategies.Extraction, backends.Compiled]] = {}
 
     def model(self, name: str) -> tuple[LoadedModel, tuple[points.Point, ...]]:
         """The model and its points, loaded at the first request."""
@@ -82,19 +87,6 @@ class Process:
         """The cases in this block's order."""
         return self.generator(what).sample(list(cases), len(cases))
 
-    def compiled(self, layer: Any, mode: str) -> Any:
-        """One layer by itself, as the mode runs it (`predict` runs a graph); made once in a process.
-        Operations that are no layers (slicing, for one) take arguments that cannot be traced: they run as
-        they are."""
-        import keras
-
-        if not isinstance(layer, keras.layers.Layer):
-            return layer
-        key = (id(layer), mode)
-        if key not in self._layers:
-            self._layers[key] = backends.Compiled(layer, "graph" if mode == "predict" else mode)
-        return self._layers[key]
-
     @staticmethod
     def iterations(call: Callable[[], Any], seconds: float) -> int:
         """How many calls take about `seconds`, at least one."""
@@ -109,6 +101,33 @@ class Process:
         wanted = () if case.points == OUTPUT else points.select(every, case.points)
         extraction = strategies.find(case.strategy).build(loaded.model, every, wanted)
         return strategies.with_mean(loaded.model, extraction) if case.reduction == "mean" else extraction
+
+    def compiled(self, case: Case) -> tuple[strategies.Extraction, backends.Compiled, float | None]:
+        """The case's strategy, compiled, and the seconds that building it took. `predict` over another
+        number of examples is the same function: it is kept, and then took no time (None)."""
+        key = case.with_(examples=None)
+        if key in self._predicting:
+            return *self._predicting[key], None
+        began = time.perf_counter()
+        extraction = self.built(case)
+        run = backends.compile_(extraction, case.mode)
+        seconds = time.perf_counter() - began
+        if case.mode == "predict":
+            self._predicting[key] = extraction, run
+        return extraction, run, seconds
+
+    def layer_by_layer(self, case: Case, placed: Any) -> list[Any]:
+        """The values of all points and then of the model's own outputs, in the case's mode (`predict` runs
+        a graph). All layers are one function, traced once for each shape."""
+        loaded, every = self.model(case.model)
+        targets = [point.tensor for point in every] + list(loaded.model.outputs)
+        mode = "graph" if case.mode == "predict" else case.mode
+        key = case.model, mode
+        if key not in self._replays:
+            self._replays[key] = backends.Compiled(
+                lambda inputs: layer_by_layer(loaded.model, inputs, targets), mode
+            )
+        return [backends.to_numpy(value) for value in self._replays[key](placed)]
 
     def inputs(self, case: Case) -> dict[str, Any]:
         """The NumPy inputs of the case's shape; for `predict` those of the whole data set."""
@@ -132,22 +151,38 @@ def payload_bytes(case: Case, every: Sequence[points.Point]) -> int:
 
 
 def expected_values(process: Process, case: Case, inputs: dict[str, Any]) -> dict[str, Any]:
-    """Each point's values by name, computed layer by layer, batch by batch, each layer run by itself in
-    the case's mode; `output` for the model's own."""
-    loaded, every = process.model(case.model)
-    targets = [point.tensor for point in every] + list(loaded.model.outputs)
-    batches = []
+    """Each point's values by name, computed layer by layer, batch by batch; `output` for the model's own.
+
+    They are computed in the case's mode, as its kernels round differently (graph and eager differ by up
+    to 1.3e-5 of the largest value at 1 x 512). Raises WrongValuesError where a compiled mode differs from
+    eager by more than BETWEEN_MODES.
+    """
+    _, every = process.model(case.model)
+    batches: list[list[Any]] = []
     rows = len(next(iter(inputs.values())))
     for first in range(0, rows, case.batch):
         part = {name: array[first : first + case.batch] for name, array in inputs.items()}
         placed = backends.place(part, "eager", case.batch)
-        found = layer_by_layer(
-            loaded.model, placed, targets, lambda layer: process.compiled(layer, case.mode)
-        )
-        batches.append([backends.to_numpy(value) for value in found])
+        found = process.layer_by_layer(case, placed)
+        if case.mode != "eager" and not batches:
+            eager = process.layer_by_layer(case.with_(mode="eager"), placed)
+            for mine, theirs in zip(found, eager, strict=True):
+                _same_values(mine, theirs, BETWEEN_MODES)
+        batches.append(found)
     whole = [np.concatenate(parts) for parts in zip(*batches, strict=True)]
     values = {point.name: value for point, value in zip(every, whole, strict=False)}
     return {**values, OUTPUT: whole[len(every) :]}
+
+
+def _same_values(mine: Any, theirs: Any, tolerance: float) -> float:
+    """The largest difference, in units of max(1, the largest of `theirs`). Raises WrongValuesError for
+    another shape or dtype, or more than `tolerance`."""
+    if mine.shape != theirs.shape or mine.dtype != theirs.dtype:
+        raise WrongValuesError(f"{mine.dtype}{mine.shape} where {theirs.dtype}{theirs.shape} was expected")
+    found = float(np.abs(mine - theirs).max()) / max(1.0, float(np.abs(theirs).max()))
+    if not found <= tolerance:  # nor is nan
+        raise WrongValuesError(f"values differ by {found:.1e} of the largest, more than {tolerance:.0e}")
+    return found
 
 
 def difference(
@@ -166,19 +201,8 @@ def difference(
         right = [(value * mask).sum(1) / mask.sum(1) for value in right]
     if len(found) != len(right):
         raise WrongValuesError(f"{len(found)} states where {len(right)} were asked for")
-    differences = [0.0]
-    for mine, theirs in zip(map(backends.to_numpy, found), right, strict=True):
-        if mine.shape != theirs.shape or mine.dtype != theirs.dtype:
-            raise WrongValuesError(
-                f"{mine.dtype}{mine.shape} where {theirs.dtype}{theirs.shape} was expected"
-            )
-        scale = max(1.0, float(np.abs(theirs).max()))
-        differences.append(float(np.abs(mine - theirs).max()) / scale)
-        if not differences[-1] <= TOLERANCE:  # nor is nan
-            raise WrongValuesError(
-                f"values differ by {differences[-1]:.1e} of the largest, more than {TOLERANCE:.0e}"
-            )
-    return max(differences)
+    pairs = zip(map(backends.to_numpy, found), right, strict=True)
+    return max((_same_values(mine, theirs, TOLERANCE) for mine, theirs in pairs), default=0.0)
 
 
 def rotation(process: Process, tasks: Sequence[Task]) -> Iterator[Measurement]:
@@ -211,7 +235,8 @@ def rotation(process: Process, tasks: Sequence[Task]) -> Iterator[Measurement]:
             reason = r.failed or f"the group's reference failed: {reference.failed}"
             yield process.failure(r.case, "seconds", "crashed", reason)
             continue
-        yield process.measurement(r.case, "seconds", r.seconds, **capped)
+        times = process.measurement(r.case, "seconds", r.seconds, **capped)
+        yield msgspec.structs.replace(times, places=tuple(r.places))
         if r.case.mode in ("graph", "xla"):
             yield process.measurement(r.case, "traces", [r.run.traces])
 
@@ -226,13 +251,11 @@ def _prepare(
         return
     try:
         process.model(case.model)
+        extraction, run, built = process.compiled(case)
         began = time.perf_counter()
-        extraction = process.built(case)
-        run = backends.compile_(extraction, case.mode)
-        built = time.perf_counter()
         result = run(placed)
         backends.synchronize(result)
-        called = time.perf_counter()
+        called = time.perf_counter() - began
         worst = difference(case, result, extraction, process, expected)
     except WrongValuesError as error:
         yield process.failure(case, "seconds", "wrong", str(error))
@@ -242,12 +265,13 @@ def _prepare(
         return
     output = sum(backends.size_bytes(tensor) for tensor in backends.tensors(result))
     notes = {"xla": str(backends.compiled_with_xla(extraction))} if case.mode == "predict" else {}
-    yield process.measurement(case, "build_seconds", [built - began])
-    yield process.measurement(case, "first_call_seconds", [called - built], **notes)
+    if built is not None:
+        yield process.measurement(case, "build_seconds", [built])
+        yield process.measurement(case, "first_call_seconds", [called], **notes)
     yield process.measurement(case, "max_abs_difference", [worst])
     yield process.measurement(case, "output_bytes", [output])
     yield process.measurement(case, "payload_bytes", [payload_bytes(case, process.model(case.model)[1])])
-    ready.append(Ready(case, run, []))
+    ready.append(Ready(case, run))
 
 
 def _rounds(process: Process, ready: list[Ready], placed: Any, seconds: float) -> dict[str, str]:
@@ -255,21 +279,22 @@ def _rounds(process: Process, ready: list[Ready], placed: Any, seconds: float) -
     enough, or the time is used up. Each round has a new order: going back and forth, whoever stood at an
     end was called twice in a row, and ratios spread twice as wide (reports/experiments/pairing.md).
 
-    Returns the notes for the records: what ended the rounds when it was not the precision.
+    Returns the notes for the records: how many rounds the precision wants, where time ended them.
     """
     settings = process.settings
     gc.collect()
     gc.freeze()
-    _round(ready, placed)  # a warm call of each
+    _round(ready, placed, 0)  # a warm call of each
     for r in ready:
         r.seconds.clear()
+        r.places.clear()
     began, done = time.perf_counter(), 0
     generator = process.generator(str(ready[0].case.group))
     ready = list(ready)
     try:
         while True:
             generator.shuffle(ready)
-            _round(ready, placed)
+            _round(ready, placed, done * len(ready))
             done += 1
             gc.collect(2 if done % FULL_COLLECTIONS == 0 else 0)
             spent = time.perf_counter() - began
@@ -279,16 +304,16 @@ def _rounds(process: Process, ready: list[Ready], placed: Any, seconds: float) -
             if done >= wanted:
                 return {}
             if spent * (done + 1) / done > seconds:
-                return {"capped": f"{seconds:g} s used up after {done} of {wanted} rounds"}
+                return {ROUNDS_WANTED: str(wanted)}
     finally:
         gc.unfreeze()
 
 
-def _round(ready: Sequence[Ready], placed: Any) -> None:
+def _round(ready: Sequence[Ready], placed: Any, first_place: int) -> None:
     """Calls each case once and notes its seconds; one that raises is called no more."""
     gc.disable()
     try:
-        for r in ready:
+        for place, r in enumerate(ready, first_place):
             if r.failed:
                 continue
             try:
@@ -296,6 +321,7 @@ def _round(ready: Sequence[Ready], placed: Any) -> None:
                 result = r.run(placed)
                 backends.synchronize(result)
                 r.seconds.append((time.perf_counter_ns() - began) / 1e9)
+                r.places.append(place)
             except Exception as error:
                 r.failed = told(error)
             result = None
@@ -304,14 +330,14 @@ def _round(ready: Sequence[Ready], placed: Any) -> None:
 
 
 def _wanted_rounds(ready: Sequence[Ready], settings: Time) -> int:
-    """The rounds that the wanted precision needs: the median over the cases, as each pilot is short. One
-    round where the reference has failed."""
-    reference = next((r for r in ready if r.case.strategy == REFERENCE), None)
-    if reference is None:
+    """The rounds that the wanted precision needs. One where the reference has failed."""
+    if not any(r.case.strategy == REFERENCE for r in ready):
         return 1
-    spreads = [np.log(np.divide(r.seconds, reference.seconds)) for r in ready if r.case.strategy != REFERENCE]
-    needed = [stats.rounds_needed(log_ratios, settings.precision, settings.blocks) for log_ratios in spreads]
-    return int(np.median(needed)) if needed else settings.min_rounds
+    calls = sorted(
+        (place, taken, r.case) for r in ready for place, taken in zip(r.places, r.seconds, strict=True)
+    )
+    _, residuals = stats.effects([case for _, _, case in calls], np.log([taken for _, taken, _ in calls]))
+    return stats.rounds_needed(residuals, settings.precision, settings.blocks)
 
 
 def growth_call(process: Process, case: Case) -> tuple[Callable[[], Any], Callable[[], int]]:

@@ -23,6 +23,11 @@ SINGLE_BLOCK = "single_block"
 OUTPUT = "output"
 """The value of `Case.points` when a way returns the model's own outputs and no hidden state."""
 
+OVER_BUDGET = "over_budget"
+"""A note that marks a case as left out of all blocks for want of time."""
+ROUNDS_WANTED = "rounds_wanted"
+"""A note on `seconds` that time ended before the wanted precision: the rounds which that would take."""
+
 
 class Case(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What is measured: identity and nothing else. Hashable; `str(case)` is the label and pytest id.
@@ -87,14 +92,16 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True, tag="measurement", 
 
     metric: a name of METRICS, which carries the unit.
     values: in the order taken. For `seconds`, entry i of every case of a group is from round i.
+    places: for `seconds`, where each value stands in the sequence of all calls of its group.
     state, reason: `ok`, or what happened instead of values, in a sentence.
     block: the process it came from; timings of one block share that process.
-    notes: facts that qualify the values, such as {"capped": "the time budget ended the rounds"}.
+    notes: facts that qualify the values, such as those named above.
     """
 
     case: Case
     metric: str
     values: tuple[float, ...] = ()
+    places: tuple[int, ...] = ()
     state: State = "ok"
     reason: str = ""
     block: int = 0

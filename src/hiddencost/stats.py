@@ -1,17 +1,20 @@
 """Paired ratios, their intervals, and verdicts. Pure functions of records; scipy does the statistics.
 
-A sample is a pair of calls of the same round. Samples of one process are not independent (memory
-layout, caches, thread placement), so the interval is one between blocks: a t interval of the block
-means of the log ratios.
+Within a block the machine's speed wanders, so a call is compared with the call before it (`effects`).
+Samples of one process are not independent (memory layout, caches, thread placement), so the interval is
+one between blocks: a t interval of the blocks' log ratios.
 """
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
+from scipy.optimize import least_squares
 from scipy.special import stdtrit
 
 from hiddencost.records import OUTPUT, SINGLE_BLOCK, TWIN, Case, Comparison, Measurement, Run, Verdict
@@ -23,8 +26,62 @@ FEWEST_BLOCKS = 5
 """With fewer blocks no interval is given: resampling three block means covers at most 75 %, and a t
 interval of two is dozens of times as wide as their spread."""
 FEW_BLOCKS = f"fewer than {FEWEST_BLOCKS} blocks"
+HUBER = 1.345
+"""Residuals beyond so many standard deviations pull with their sign only: 95 % efficient for normal noise
+(Huber 1981, Robust Statistics)."""
+MAD = 1.4826
+"""Standard deviation of normal noise, in median absolute deviations."""
 RESOLVED = 0.02
 """A difference that overlaps the noise band is called `same` only where an effect of 2 % would have shown."""
+
+
+LOSS = 1.4
+"""Variance of an effect over that of a mean of as many differences: 1.1 when the machine only wanders,
+1.8 when it only jitters (by simulation, tests/test_stats.py)."""
+_Name = TypeVar("_Name", bound=Hashable)
+
+
+def effects(
+    names: Sequence[_Name], log_seconds: Sequence[float] | np.ndarray
+) -> tuple[dict[_Name, float], np.ndarray]:
+    """What each name adds to the log time of a call, from calls in the order in which they were made.
+
+    The k-th call takes `effect of its name + state of the machine`, and the state wanders slowly. So the
+    effects are fitted to the differences of successive calls, by Huber's robust regression: every call
+    serves twice, and only how far the machine moves from one call to the next is noise. Effects count
+    from the first name's, which is 0. A/A ratios spread 10 to 15 % less this way than paired within
+    shuffled rounds, and as little as with twice the calls in pairs (reports/experiments/pairing.md); in
+    field trials the same is known as nearest-neighbour analysis (Wilkinson et al. 1983, J. R. Stat. Soc.
+    B 45, 151-211).
+
+    Returns ({name: effect}, residuals of the differences). Raises ValueError without any call.
+    """
+    if not len(names):
+        raise ValueError("no calls: nothing to compare")
+    distinct = list(dict.fromkeys(names))
+    column = {name: i for i, name in enumerate(distinct)}
+    design = np.zeros((len(names), len(distinct)))
+    design[np.arange(len(names)), [column[name] for name in names]] = 1
+    design = np.diff(design, axis=0)[:, 1:]
+    steps = np.diff(np.asarray(log_seconds, dtype=float))
+    found = np.linalg.lstsq(design, steps, rcond=None)[0] if len(distinct) > 1 else np.zeros(0)
+    for _ in range(2 if found.size else 0):
+        scale = MAD * float(np.median(np.abs(steps - design @ found)))
+        if scale > 1e-12:
+            fit = least_squares(
+                _misfit, found, _slope, loss="huber", f_scale=HUBER * scale, args=(design, steps)
+            )
+            found = fit.x
+    return dict(zip(distinct, [0.0, *map(float, found)], strict=True)), steps - design @ found
+
+
+def _misfit(found: np.ndarray, design: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    misfit: np.ndarray = design @ found - steps
+    return misfit
+
+
+def _slope(found: np.ndarray, design: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    return design
 
 
 def block_mean(log_ratios: Sequence[float]) -> float:
@@ -74,20 +131,43 @@ def interval(values: Sequence[float]) -> tuple[float, float | None, float | None
     )
 
 
-def rounds_needed(pilot_log_ratios: Sequence[float] | np.ndarray, precision: float, blocks: int) -> int:
-    """How many pairs a block needs so that the interval between `blocks` blocks has the half-width
-    `precision`, when the spread is that of the pilot and all of it lies within blocks."""
-    values = np.asarray(pilot_log_ratios, dtype=float)
+def rounds_needed(residuals: Sequence[float] | np.ndarray, precision: float, blocks: int) -> int:
+    """How many rounds a block needs so that the interval between `blocks` blocks has the half-width
+    `precision`, when successive calls move like a pilot's `residuals` (see `effects`) and all of the
+    spread lies within blocks."""
+    values = np.asarray(residuals, dtype=float)
     if values.size < 2:
         return 1
-    quartiles = np.percentile(values, [25, 75])
-    spread = float(quartiles[1] - quartiles[0]) / 1.349
+    spread = MAD * float(np.median(np.abs(values)))
     if blocks < 2:
         wanted = precision / 1.96
     else:
         wanted = precision * math.sqrt(blocks) / float(stdtrit(blocks - 1, 0.5 + CONFIDENCE / 2))
-    efficiency = 1.2  # variance of the interquartile mean against the mean, normal samples
-    return max(1, math.ceil(efficiency * (spread / wanted) ** 2))
+    return max(1, math.ceil(LOSS * (spread / wanted) ** 2))
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds of many calls of one way: `once` for build and first call, then `each` further call."""
+
+    once: float
+    each: float
+
+    def after(self, calls: float) -> float:
+        """Seconds spent when that many calls are done."""
+        return self.once + (calls - 1) * self.each
+
+    def crossing(self, other: Cost) -> float | None:
+        """The number of calls at which this way has caught up with another; None where it is ahead from
+        the first call on, or never is."""
+        if self.once <= other.once or self.each >= other.each:
+            return None
+        return 1 + (self.once - other.once) / (other.each - self.each)
+
+
+def ahead_from(crossing: float) -> int:
+    """The first whole number of calls after a crossing."""
+    return math.floor(crossing) + 1
 
 
 class Table:
@@ -96,10 +176,14 @@ class Table:
     def __init__(self, run: Run) -> None:
         self.run = run
         self._by_key: dict[tuple[Case, str], dict[int, Measurement]] = defaultdict(dict)
+        self._rotations: dict[tuple[Case, int], list[Measurement]] = defaultdict(list)
+        self._effects: dict[tuple[Case, int], dict[Case, float]] = {}
         self.not_ok: list[Measurement] = []
         for measurement in run.measurements:
             if measurement.state == "ok":
                 self._by_key[measurement.case, measurement.metric][measurement.block] = measurement
+                if measurement.places:
+                    self._rotations[measurement.case.group, measurement.block].append(measurement)
             else:
                 self.not_ok.append(measurement)
 
@@ -129,17 +213,36 @@ class Table:
             return t_interval(medians)
         return interval(medians)
 
+    def block_effects(self, group: Case, block: int) -> dict[Case, float]:
+        """The log time of each case of one rotation, up to a constant (see `effects`)."""
+        if (group, block) not in self._effects:
+            calls = sorted(
+                (place, value, number)
+                for number, m in enumerate(self._rotations[group, block])
+                for place, value in zip(m.places, m.values, strict=True)
+            )
+            cases = [self._rotations[group, block][number].case for _, _, number in calls]
+            self._effects[group, block] = effects(cases, np.log([value for _, value, _ in calls]))[0]
+        return self._effects[group, block]
+
+    def _log_ratio(self, block: int, mine: Measurement, theirs: Measurement) -> float:
+        """Of one block: from the rotation that both were called in, else from their pairs in order."""
+        if mine.places and theirs.places and mine.case.group == theirs.case.group:
+            found = self.block_effects(mine.case.group, block)
+            return found[mine.case] - found[theirs.case]
+        return block_mean([math.log(a / b) for a, b in zip(mine.values, theirs.values, strict=False)])
+
     def compare(self, case: Case, against: Case | None = None, metric: str = "seconds") -> Comparison | None:
-        """`case` against another case (its group's reference by default), paired round by round within
-        each block; None when they share no block."""
+        """`case` against another case (its group's reference by default) within each block; None when
+        they share no block."""
         against = case.group if against is None else against
-        mine, theirs = self.blocks(case, metric), self.blocks(against, metric)
+        mine, theirs = self._by_key.get((case, metric), {}), self._by_key.get((against, metric), {})
         means, pairs = [], 0
         for block in sorted(mine.keys() & theirs.keys()):
-            log_ratios = [math.log(a / b) for a, b in zip(mine[block], theirs[block], strict=False)]
-            if log_ratios:
-                means.append(block_mean(log_ratios))
-                pairs += len(log_ratios)
+            count = min(len(mine[block].values), len(theirs[block].values))
+            if count:
+                means.append(self._log_ratio(block, mine[block], theirs[block]))
+                pairs += count
         if not means:
             return None
         center, low, high = t_interval(means)
@@ -154,6 +257,13 @@ class Table:
             blocks=len(means),
             smallest_detectable=smallest_detectable(means),
         )
+
+    def cost(self, case: Case) -> Cost | None:
+        """Build, first call and steady call of a case (means of the blocks); None where one is missing."""
+        build, first, each = (
+            self.center(case, metric) for metric in ("build_seconds", "first_call_seconds", "seconds")
+        )
+        return Cost(build[0] + first[0], each[0]) if build and first and each else None
 
     def payload_floor(self, case: Case) -> float | None:
         """Bytes of what is asked for: the hidden states, or the model's own output. None if unknown."""
