@@ -147,14 +147,18 @@ def test_data_sets_stand_apart_from_the_forward_passes() -> None:
 def test_reasons_are_grouped_and_planned_cases_without_measurements_are_listed() -> None:
     lost, skipped = case("on_request", "all"), [case("x", mode=mode) for mode in ("eager", "graph")]
     lines = [Measurement(case=c, metric="seconds", state="skipped", reason="no sense") for c in skipped]
-    lines.append(
-        Measurement(case=case(), metric="seconds", values=(1.0,), notes={"capped": "the time ran out"})
-    )
+    notes = {"xla": "False", "rounds_wanted": "40"}
+    lines += [
+        Measurement(case=case(), metric="seconds", values=(1.0,), notes=notes),
+        Measurement(case=case(), metric="seconds", values=(1.0,) * 3, block=1),
+    ]
     text = section(
         markdown(run_of(lines, planned=[case(), *skipped, lost]), []), "Skipped, failed, capped, missing"
     )
     assert "| skipped | no sense | 2 | m-eager-4x128-x, m-graph-4x128-x |" in text
-    assert "| note: capped | the time ran out | 1 | m-graph-4x128-final_only |" in text
+    assert "| note: xla | False | 1 | m-graph-4x128-final_only |" in text
+    assert "Groups that time cut short (1)" in text
+    assert "| 1 of 2 | 1, 3 | 40 |" in text
     assert "| no measurement | planned, and nothing was recorded | 1 | m-graph-4x128-on_request-all |" in text
 
 

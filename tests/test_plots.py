@@ -28,9 +28,8 @@ from synthetic import CALLS, MIDDLE, synthetic_run
 from hiddencost.claims import CLAIMS
 from hiddencost.plots import PLOTS, choose, labels, parts, render, style
 from hiddencost.plots.lookup import slope
-from hiddencost.plots.one_off import Cost, ahead_from
 from hiddencost.records import Case, Measurement, Run
-from hiddencost.stats import Table
+from hiddencost.stats import Cost, Table, ahead_from
 
 MIB = 2**20
 NAMES = [plot.name for plot in PLOTS]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from statistics import median
 
+from hiddencost.claims.evidence import in_order
 from hiddencost.formatting import listed, quantity
-from hiddencost.page.grids import Grid, Section
-from hiddencost.records import Case, Run
+from hiddencost.page.grids import Grid, Section, scene
+from hiddencost.records import REFERENCE, ROUNDS_WANTED, Case, Run
 
 NOT_MODELS = ("lookup", "import")
 """Values of `Case.model` that name a suite instead of a model."""
@@ -53,15 +55,38 @@ def not_measured(run: Run) -> Section:
     for m in run.measurements:
         if m.state != "ok":
             groups[m.state.replace("_", " "), m.reason or "no reason was recorded"][str(m.case)] = None
-        for name, text in m.notes.items():
-            groups[f"note: {name}", text][str(m.case)] = None
+        for name, text in m.notes.items() if m.state == "ok" else ():
+            if name != ROUNDS_WANTED:
+                groups[f"note: {name}", text][str(m.case)] = None
     for case in unmeasured(run):
         groups["no measurement", "planned, and nothing was recorded"][str(case)] = None
     rows = tuple(
         (what, reason, str(len(cases)), ", ".join(cases)) for (what, reason), cases in sorted(groups.items())
     )
     table = Grid(("what", "reason", "cases", "which"), rows)
-    return Section("Skipped, failed, capped, missing", "", (table,))
+    return Section("Skipped, failed, capped, missing", "", (table, capped(run)))
+
+
+def capped(run: Run) -> Grid:
+    """The groups whose rounds ended by time in some block, before the wanted precision."""
+    wanted: dict[Case, list[int]] = defaultdict(list)
+    taken: dict[Case, list[int]] = defaultdict(list)
+    for m in run.measurements:
+        if m.metric == "seconds" and m.state == "ok" and m.case.strategy == REFERENCE:
+            taken[m.case].append(len(m.values))
+            if ROUNDS_WANTED in m.notes:
+                wanted[m.case].append(int(m.notes[ROUNDS_WANTED]))
+    rows = tuple(
+        (
+            scene(group),
+            f"{len(wanted[group])} of {len(taken[group])}",
+            ", ".join(map(str, taken[group])),
+            f"{median(wanted[group]):.0f}",
+        )
+        for group in in_order(wanted)
+    )
+    header = ("cut short by time", "blocks", "rounds in each block", "rounds wanted (median)")
+    return Grid(header, rows, f"Groups that time cut short ({len(rows)})", folded=True)
 
 
 def environments(run: Run) -> Section:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import numpy as np
@@ -10,7 +9,7 @@ import numpy as np
 from hiddencost.formatting import NONE, quantity
 from hiddencost.page.grids import Columns, Section, by_group, grid, planned_order, reader, scene, way
 from hiddencost.records import REFERENCE, TWIN, Case
-from hiddencost.stats import Table, growth_per_call
+from hiddencost.stats import Table, ahead_from, growth_per_call
 
 PER_CALL = "functional_submodel_per_call"
 NEVER = "never"
@@ -49,17 +48,14 @@ def one_off(table: Table) -> Section:
 def break_even(table: Table, case: Case) -> str:
     """Calls from which build + first call + further calls of a way take less than those of building
     anew at each call (means of the blocks)."""
-    per_call = case.with_(strategy=PER_CALL)
-    metrics = ("build_seconds", "first_call_seconds", "seconds")
-    mine, theirs = ([table.center(c, metric) for metric in metrics] for c in (case, per_call))
-    if case.strategy in (PER_CALL, REFERENCE, TWIN) or None in mine or None in theirs:
+    mine, theirs = table.cost(case), table.cost(case.with_(strategy=PER_CALL))
+    if case.strategy in (PER_CALL, REFERENCE, TWIN) or mine is None or theirs is None:
         return NONE
-    build, first, steady = (found[0] for found in mine if found)
-    build_each, first_each, steady_each = (found[0] for found in theirs if found)
-    extra = build + first - build_each - first_each
-    if extra < 0 and steady <= steady_each:
-        return "1"
-    return f"{math.floor(extra / (steady_each - steady)) + 2:,}" if steady < steady_each else NEVER
+    crossing = mine.crossing(theirs)
+    if crossing is None:
+        ahead = mine != theirs and mine.once <= theirs.once and mine.each <= theirs.each
+        return "1" if ahead else NEVER
+    return f"{ahead_from(crossing):,}"
 
 
 def worst_difference(table: Table, case: Case) -> str:

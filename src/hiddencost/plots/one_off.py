@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,7 +11,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from hiddencost.plots import choose, parts, style
 from hiddencost.records import OUTPUT, REFERENCE, TWIN, Case
-from hiddencost.stats import Table
+from hiddencost.stats import Cost, Table, ahead_from
 
 PREFERRED = ("middle", "all", OUTPUT)
 """Which points stand for a strategy that was built for several."""
@@ -22,30 +21,6 @@ CAPTION = (
     "Above: dark build, light first call (trace and compile where the mode does). Below: dots "
     "mark the call from which the built sub-model, its one-off costs included, is ahead."
 )
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Seconds of many calls of one way: `once` for build and first call, then `each` further call."""
-
-    once: float
-    each: float
-
-    def after(self, calls: float) -> float:
-        """Seconds spent when that many calls are done."""
-        return self.once + (calls - 1) * self.each
-
-    def crossing(self, other: Cost) -> float | None:
-        """The number of calls at which this way has caught up with another; None where it is ahead from
-        the first call on, or never is."""
-        if self.once <= other.once or self.each >= other.each:
-            return None
-        return 1 + (self.once - other.once) / (other.each - self.each)
-
-
-def ahead_from(crossing: float) -> int:
-    """The first whole number of calls after a crossing."""
-    return math.floor(crossing) + 1
 
 
 @dataclass(frozen=True)
@@ -106,22 +81,12 @@ def one_off(table: Table) -> Figure | None:
 def race(table: Table, cases: Sequence[Case], mode: str) -> Race | None:
     """The race of one mode, or None where a time of the sub-model or of the plain pass is missing."""
     case = choose.find(cases, "functional_submodel", "middle", mode)
-    built = cost(table, case) if case else None
+    built = table.cost(case) if case else None
     plain = table.center(case.group, "seconds") if case else None
     if case is None or built is None or plain is None:
         return None
-    per_call = cost(table, case.with_(strategy="functional_submodel_per_call"))
+    per_call = table.cost(case.with_(strategy="functional_submodel_per_call"))
     return Race(built, Cost(plain[0], plain[0]), per_call)
-
-
-def cost(table: Table, case: Case) -> Cost | None:
-    """Build, first call and steady call of a case; None where one is missing."""
-    build = table.center(case, "build_seconds")
-    first = table.center(case, "first_call_seconds")
-    each = table.center(case, "seconds")
-    if build is None or first is None or each is None:
-        return None
-    return Cost(build[0] + first[0], each[0])
 
 
 def _one_of_each(cases: Sequence[Case]) -> list[Case]:
