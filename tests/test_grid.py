@@ -55,6 +55,13 @@ def test_a_group_in_two_sections_is_planned_once_with_the_longer_time():
     assert {task.seconds for task in tasks} == {9.0}
 
 
+def test_a_case_is_optional_where_every_section_that_plans_it_says_so():
+    section = GOOD[GOOD.index("[[forward]]") :]
+    optional = section.replace("batch = [2]", "batch = [2, 3]\noptional = true")
+    tasks = grid.timed_jobs(grid.parse(GOOD + optional, "g.toml"))[0].tasks
+    assert {(task.case.batch, task.optional) for task in tasks} == {(2, False), (3, True)}
+
+
 def test_memory_jobs_are_a_process_for_each_strategy_and_mode_shapes_ascending():
     text = """
 name = "m"
@@ -155,6 +162,7 @@ def test_planned_cases_are_unique_and_in_order():
         ("batch = [2]", "batch = []", "grid g.toml: [[forward]] batch is empty: nothing would be measured"),
         ("blocks = 3", "blocks = 0", "grid g.toml: [time] blocks = 0: must be at least 1"),
         ("seconds = 2.0", "seconds = 0", "grid g.toml: [time] seconds = 0.0: must be above 0"),
+        ("seconds = 2.0", "budget = -1", "grid g.toml: [time] budget = -1.0: must be above 0 seconds"),
         ("blocks = 3", "block = 3", "grid g.toml: unknown key 'block' in [time]; did you mean 'blocks'?"),
         ("length =", "lenght =", "grid g.toml: unknown key 'lenght' in [forward]; did you mean 'length'?"),
         ("name =", "nam =", "grid g.toml: unknown key 'nam'; did you mean 'name'?"),

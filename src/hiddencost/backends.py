@@ -13,7 +13,9 @@ from typing import Any
 
 from hiddencost.strategies import Extraction
 
-QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
+SETTINGS = {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
+"""What the environment must hold before the packages are imported."""
+PACKAGES = ("tensorflow", "keras", "keras_hub")
 
 
 def start(threads: int) -> tuple[dict[str, float], dict[str, int]]:
@@ -23,9 +25,9 @@ def start(threads: int) -> tuple[dict[str, float], dict[str, int]]:
     Keras), and the thread counts.
     One inter-op thread costs no time and makes ratios three times steadier than TensorFlow's default.
     """
-    os.environ.update({**QUIET, "KERAS_BACKEND": "tensorflow"})
+    os.environ.update(SETTINGS)
     seconds: dict[str, float] = {}
-    for package in ("tensorflow", "keras", "keras_hub"):
+    for package in PACKAGES:
         if package in sys.modules:
             continue
         began = time.perf_counter()

@@ -90,6 +90,7 @@ def _axis(
 @_axis("--seq", "length", "Sequence lengths", int)
 @click.option("--blocks", type=int, help="Timing processes, each measuring everything once.")
 @click.option("--seconds", type=float, help="Most seconds that a group's rotation takes in a block.")
+@click.option("--budget", type=float, help="Seconds that all timing blocks should take together.")
 @click.option("--threads", type=int, help="Threads for one operation (TensorFlow's intra-op pool).")
 @click.argument("pytest_arguments", nargs=-1, type=click.UNPROCESSED)
 def run(grid_name: str, out: Path | None, pytest_arguments: tuple[str, ...], **overrides: Any) -> None:
@@ -106,7 +107,8 @@ def run(grid_name: str, out: Path | None, pytest_arguments: tuple[str, ...], **o
     source = grid.grid_path(grid_name)
     planned, text = grid.read(source)
     axes = {name: overrides[name] for name in grid.AXES if overrides[name] is not None}
-    time = {name: overrides[name] for name in ("blocks", "seconds", "threads") if overrides[name] is not None}
+    names = ("blocks", "seconds", "budget", "threads")
+    time = {name: overrides[name] for name in names if overrides[name] is not None}
     grid.check(planned, CATALOGUE, f"grid {source}")
     planned = grid.override(planned, axes, time)
     grid.check(planned, CATALOGUE, "command line")

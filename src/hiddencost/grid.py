@@ -36,11 +36,14 @@ class _Table(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 class Time(_Table):
     """precision: the wanted half-width of an interval, as a ratio. seconds: the most that one group's
-    rotation may take in one block. threads: of TensorFlow's intra-op pool."""
+    rotation may take in one block. budget: the seconds that all timing blocks should take together; the
+    rotations are shortened or lengthened to fit it, `seconds` then being their proportions. threads: of
+    TensorFlow's intra-op pool."""
 
     blocks: int = 5
     precision: float = 0.01
     seconds: float = 8.0
+    budget: float | None = None
     min_rounds: int = 6
     threads: int = 1
 
@@ -61,9 +64,12 @@ class Forward(_Axes):
 
     seconds: overrides `[time] seconds` for the groups of this section. A group that two sections name
     is measured once, with the larger of the two.
+    optional: left out, in all blocks, where the first block has used up its share of `[time] budget`
+    before it gets there (a slow machine).
     """
 
     seconds: float | None = None
+    optional: bool = False
 
 
 class Memory(_Axes):
@@ -128,12 +134,14 @@ class Catalogue(msgspec.Struct, frozen=True):
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):
-    """A planned case and the suite that measures it. seconds: the cap of its group's rotation."""
+    """A planned case and the suite that measures it. seconds: the cap of its group's rotation. optional:
+    may be left out for want of time."""
 
     suite: Suite
     case: Case
     seconds: float = 0.0
     calls: int = 0
+    optional: bool = False
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
@@ -225,6 +233,8 @@ def _problems(grid: Grid, catalogue: Catalogue) -> Iterator[str]:
     ):
         if value < least:
             yield f"[time] {name} = {value}: must be at least {least}"
+    if time.budget is not None and not time.budget > 0:
+        yield f"[time] budget = {time.budget}: must be above 0 seconds"
     if not 0 < time.precision < 1:
         yield f"[time] precision = {time.precision}: must be between 0 and 1, such as 0.01 for 1 %"
     limits = [("time", time.seconds), *(("forward", section.seconds) for section in grid.forward)]
@@ -357,19 +367,26 @@ def _forward_cases(section: Forward | Memory) -> Iterator[Case]:
 
 
 def _unique(tasks: Iterable[Task]) -> list[Task]:
-    """Tasks once each, in order; where two sections plan a case, the longer time counts."""
+    """Tasks once each, in order; where two sections plan a case, the longer time counts, and it is
+    optional where both say so."""
     kept: dict[tuple[Suite, Case], Task] = {}
     for task in tasks:
-        key = (task.suite, task.case)
-        if key not in kept or kept[key].seconds < task.seconds:
-            kept[key] = task
+        other = kept.setdefault((task.suite, task.case), task)
+        kept[task.suite, task.case] = msgspec.structs.replace(
+            other, seconds=max(other.seconds, task.seconds), optional=other.optional and task.optional
+        )
     return list(kept.values())
 
 
 def _timed_tasks(grid: Grid) -> Iterator[Task]:
     for section in grid.forward:
         for case in _forward_cases(section):
-            yield Task(suite="forward", case=case, seconds=section.seconds or grid.time.seconds)
+            yield Task(
+                suite="forward",
+                case=case,
+                seconds=section.seconds or grid.time.seconds,
+                optional=section.optional,
+            )
     if grid.dataset:
         for case in _dataset_cases(grid.dataset, timed=True):
             yield Task(suite="dataset", case=case, seconds=grid.dataset.seconds or grid.time.seconds)

@@ -1,7 +1,7 @@
 """What the suites in `bench/` stand on: a pytest plugin that turns a job into parametrized tests, gives
 them what they measure with, and reports each record as it comes.
 
-Started by `hiddencost run` with `--job FILE --report-fd N`; with neither, `pytest bench/` measures a
+Started by `hiddencost run` with `--jobs FILE --report-fd N`; with neither, `pytest bench/` measures a
 grid (`--grid`, the smoke grid by default) and reports through pytest-benchmark alone. Times of a group
 are taken in one rotation when the group's first test asks for them; pytest-benchmark is then given the
 samples through its `timer` option (see Replay).
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import random
+import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -23,7 +24,7 @@ import pytest
 from hiddencost import backends, environment, grid, measure, memory, models, store, strategies
 from hiddencost.errors import UserError
 from hiddencost.grid import Catalogue, Job, Task
-from hiddencost.records import REFERENCE, TWIN, Case, Environment, Measurement
+from hiddencost.records import OVER_BUDGET, REFERENCE, TWIN, Case, Environment, Measurement
 
 ROTATED = ("forward", "dataset")
 """The suites whose cases are timed in rotation, together where they share a group."""
@@ -81,6 +82,7 @@ class Measured:
     def __init__(self, jobs: Sequence[Job], report: Reporter) -> None:
         self.jobs = jobs
         self.report = report
+        self._began = time.perf_counter()
         self._process: measure.Process | None = None
         self._groups: set[Case] = set()
         self._found: dict[tuple[Case, str], Measurement] = {}
@@ -110,6 +112,11 @@ class Measured:
         if group not in self._groups:
             self._groups.add(group)
             chosen = {t.case: t for t in selected() if t.suite in ROTATED and t.case.group == group}
+            if all(t.optional for t in chosen.values()) and (reason := self._over_budget()):
+                for case in chosen:
+                    record = self.process.failure(case, "seconds", "skipped", reason)
+                    self.keep(msgspec.structs.replace(record, notes={OVER_BUDGET: reason}))
+                return self._found[task.case, "seconds"]
             for strategy in (REFERENCE, TWIN):
                 case = group.with_(strategy=strategy)
                 chosen.setdefault(case, Task(suite=task.suite, case=case, seconds=task.seconds))
@@ -120,6 +127,19 @@ class Measured:
                 case = Case(model=name, strategy=REFERENCE)
                 self.keep(self.process.measurement(case, "load_seconds", [self.process.load_seconds[name]]))
         return self._found[task.case, "seconds"]
+
+    def _over_budget(self) -> str:
+        """Why nothing optional is begun any more in this block, or ''. The first block decides for all."""
+        job = self.jobs[0]
+        if job.block or job.time.budget is None:
+            return ""
+        spent, share = time.perf_counter() - self._began, job.time.budget / job.time.blocks
+        if spent < share:
+            return ""
+        return (
+            f"left out: this machine used up a block's share ({share:.0f} s) of the time budget "
+            f"of {job.time.budget:g} s; a larger --budget measures it"
+        )
 
     def memory(self, task: Task) -> Measurement:
         """The peak of a task's case; the process of its whole job is run at the first request."""
@@ -150,9 +170,9 @@ def resident_bytes() -> int:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("hiddencost")
-    group.addoption("--job", metavar="FILE", help="a planned job, as `hiddencost run` writes it")
+    group.addoption("--jobs", metavar="FILE", help="planned jobs, as `hiddencost run` writes them")
     group.addoption("--report-fd", type=int, metavar="N", help="file descriptor that takes the records")
-    group.addoption("--grid", default="smoke", metavar="NAME", help="grid to measure without --job")
+    group.addoption("--grid", default="smoke", metavar="NAME", help="grid to measure without --jobs")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -167,9 +187,9 @@ MEASURED = pytest.StashKey[Measured]()
 
 
 def _jobs(config: pytest.Config) -> list[Job]:
-    path = config.getoption("--job")
+    path = config.getoption("--jobs")
     if path:
-        return [msgspec.json.decode(Path(path).read_bytes(), type=Job)]
+        return msgspec.json.decode(Path(path).read_bytes(), type=list[Job])
     source = grid.grid_path(config.getoption("--grid"))
     planned, _ = grid.read(source)
     grid.check(planned, CATALOGUE, f"grid {source}")
@@ -188,17 +208,22 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Timed groups come in this block's own order, drawn from the recorded seed."""
+    """Timed groups come in this block's own order, drawn from the recorded seed; what is optional comes
+    last in the first block, as planned. Data sets of several sizes stay together, in the order planned."""
     jobs = config.stash[MEASURED].jobs
     if not jobs:
         return
     key = f"{jobs[0].seed}/{jobs[0].block}"
+    tasks = [task for job in jobs for task in job.tasks]
+    needed = {task.case.group for task in tasks if not task.optional}
 
     def order(item: pytest.Item) -> tuple[int, int]:
         task = _task(item)
         if task is None or task.suite in ("memory", "resident"):
+            return 2, 0
+        if jobs[0].block == 0 and task.case.group not in needed:
             return 1, 0
-        place = str(task.case.group if task.suite in ROTATED else task.case)
+        place = str(task.case.group.with_(examples=None) if task.suite in ROTATED else task.case)
         return 0, random.Random(zlib.crc32(f"{key}/{task.suite}/{place}".encode())).randrange(2**31)
 
     items.sort(key=order)

@@ -1,8 +1,8 @@
 """Starts the processes that measure, stores what they report, and shows how far they are.
 
-Each job is one `pytest bench/test_SUITE.py ...` process that writes its records, a line each, to a
-pipe; this process is the only writer of the run folder. Timing blocks run one at a time; memory
-processes, whose readings do not depend on what else runs, two at a time.
+Each process is one `pytest bench/test_SUITE.py ...` that is given a job or several and writes its
+records, a line each, to a pipe; this process is the only writer of the run folder. Timing blocks run one
+at a time; memory jobs, whose readings do not depend on what else runs, are dealt to two processes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -26,7 +26,7 @@ import msgspec
 from hiddencost import store
 from hiddencost.errors import UserError
 from hiddencost.grid import Job, bench_folder
-from hiddencost.records import Case, Ending, Environment, Measurement
+from hiddencost.records import OVER_BUDGET, Case, Ending, Environment, Measurement
 
 METRIC_OF_SUITE = {
     "forward": "seconds",
@@ -38,6 +38,8 @@ METRIC_OF_SUITE = {
 }
 """The metric whose record says that a task is done, one way or another."""
 MEMORY_WORKERS = 2
+LEAST_SCALE, MOST_SCALE = 0.1, 10.0
+"""How far a budget may shorten or lengthen the rotations that the grid plans."""
 PYTEST_USAGE_ERROR = 4
 
 
@@ -55,6 +57,8 @@ class Supervisor:
     progress: Progress
     pytest_arguments: Sequence[str] = ()
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _rotated: dict[int, float] = field(default_factory=dict)  # seconds of all timed calls, by block
+    _left_out: set[Case] = field(default_factory=set)
     _alive: set[subprocess.Popen[bytes]] = field(default_factory=set)
     _stopped: bool = False
 
@@ -65,8 +69,7 @@ class Supervisor:
         how = "complete"
         before = signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
-            for job in timed:
-                self._work(job)
+            self._work_in_turn(timed)
             self._work_side_by_side(memory)
         except KeyboardInterrupt:
             how = "interrupted"
@@ -82,10 +85,28 @@ class Supervisor:
         )
         return how
 
+    def _work_in_turn(self, jobs: Sequence[Job]) -> None:
+        """Timing blocks. Where the grid has a budget, the first shows how long a block takes besides its
+        rotations (starting, tracing, compiling), and the rotations of the others get what is left."""
+        began, scale = time.perf_counter(), 1.0
+        for number, job in enumerate(jobs, start=1):
+            block_began = time.perf_counter()
+            kept = paced(job, scale, self._left_out)
+            if len(kept.tasks) < len(job.tasks):
+                self.progress.done("left out", len(job.tasks) - len(kept.tasks))
+            self._work([kept])
+            now, budget, left = time.perf_counter(), job.time.budget, len(jobs) - number
+            rotated = self._rotated.get(job.block, 0.0)
+            if budget is not None and left and rotated:
+                besides = now - block_began - rotated
+                wanted = (budget - (now - began)) / left - besides
+                scale = min(max(scale * wanted / rotated, LEAST_SCALE), MOST_SCALE)
+
     def _work_side_by_side(self, jobs: Sequence[Job]) -> None:
+        hands = [hand for i in range(MEMORY_WORKERS) if (hand := jobs[i::MEMORY_WORKERS])]
         with ThreadPoolExecutor(MEMORY_WORKERS) as pool:
             try:
-                list(pool.map(self._work, jobs))
+                list(pool.map(self._work, hands))
             except KeyboardInterrupt:
                 self._stop()  # or leaving the pool would wait for the workers
                 raise
@@ -96,10 +117,12 @@ class Supervisor:
             for worker in self._alive:
                 _kill(worker)
 
-    def _work(self, job: Job) -> None:
+    def _work(self, jobs: Sequence[Job]) -> None:
         """One process: starts it, stores its records as they come, and notes the tasks it left undone."""
-        left = {(task.case, METRIC_OF_SUITE[task.suite]) for task in job.tasks}
-        log = self.writer.folder / "logs" / f"block-{job.block}.log"
+        left = {
+            (task.case, METRIC_OF_SUITE[task.suite], job.block): None for job in jobs for task in job.tasks
+        }
+        log = self.writer.folder / "logs" / f"block-{jobs[0].block}.log"
         log.parent.mkdir(exist_ok=True)
         read_end, write_end = os.pipe()
         with open(log, "wb") as log_file, os.fdopen(read_end, "rb") as records:
@@ -107,7 +130,7 @@ class Supervisor:
                 if self._stopped:
                     os.close(write_end)
                     return
-                worker = self._start(job, write_end, log_file)
+                worker = self._start(jobs, write_end, log_file)
                 self._alive.add(worker)
             os.close(write_end)
             for line in records:
@@ -119,19 +142,20 @@ class Supervisor:
         if worker.returncode == PYTEST_USAGE_ERROR:
             raise UserError(f"pytest refused its arguments {list(self.pytest_arguments)}: see {log}")
         if not self._stopped and not self.pytest_arguments:
-            self._note_undone(job, left, worker.returncode, log)
+            self._note_undone(left, worker.returncode, log)
 
-    def _start(self, job: Job, write_end: int, log_file: IO[bytes]) -> subprocess.Popen[bytes]:
+    def _start(self, jobs: Sequence[Job], write_end: int, log_file: IO[bytes]) -> subprocess.Popen[bytes]:
         folder = self.writer.folder
-        job_file = folder / "logs" / f"block-{job.block}.job.json"
-        job_file.write_bytes(msgspec.json.encode(job))
+        name = f"block-{jobs[0].block}"
+        jobs_file = folder / "logs" / f"{name}.jobs.json"
+        jobs_file.write_bytes(msgspec.json.encode(jobs))
         (folder / "pytest-benchmark").mkdir(exist_ok=True)
         bench = bench_folder()
-        suites = sorted({str(bench / f"test_{task.suite}.py") for task in job.tasks})
+        suites = sorted({str(bench / f"test_{task.suite}.py") for job in jobs for task in job.tasks})
         command = [sys.executable, "-m", "pytest", "-q", f"--rootdir={bench}", f"-c={bench / 'pytest.ini'}"]
         command += suites
-        command += [f"--job={job_file.resolve()}", f"--report-fd={write_end}"]
-        command += [f"--benchmark-json={(folder / 'pytest-benchmark').resolve()}/block-{job.block}.json"]
+        command += [f"--jobs={jobs_file.resolve()}", f"--report-fd={write_end}"]
+        command += [f"--benchmark-json={(folder / 'pytest-benchmark').resolve()}/{name}.json"]
         return subprocess.Popen(
             [*command, *self.pytest_arguments],
             stdin=subprocess.DEVNULL,
@@ -142,26 +166,43 @@ class Supervisor:
             env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
         )
 
-    def _store(self, line: bytes, left: set[tuple[Case, str]]) -> None:
+    def _store(self, line: bytes, left: dict[tuple[Case, str, int], None]) -> None:
         if not line.endswith(b"\n"):
             return  # the worker was killed while it wrote
         record = msgspec.json.decode(line, type=Measurement | Environment)
         with self._lock:
             self.writer.write(record)
-            if isinstance(record, Measurement) and (record.case, record.metric) in left:
-                left.discard((record.case, record.metric))
+            if isinstance(record, Environment):
+                return
+            if OVER_BUDGET in record.notes:
+                self._left_out.add(record.case)
+            if record.metric == "seconds":
+                self._rotated[record.block] = self._rotated.get(record.block, 0.0) + sum(record.values)
+            key = (record.case, record.metric, record.block)
+            if key in left:
+                del left[key]
                 self.progress.done(str(record.case), 1)
 
-    def _note_undone(self, job: Job, left: set[tuple[Case, str]], code: int, log: Path) -> None:
+    def _note_undone(self, left: dict[tuple[Case, str, int], None], code: int, log: Path) -> None:
         """A record for each task that its process left without one, with how the process ended."""
         ended = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
         with self._lock:
-            for case, metric in sorted(left, key=str):
-                reason = f"block {job.block}: its process {ended} (see logs/{log.name})"
+            for case, metric, block in left:
+                reason = f"block {block}: its process {ended} (see logs/{log.name})"
                 self.writer.write(
-                    Measurement(case=case, metric=metric, state="crashed", reason=reason, block=job.block)
+                    Measurement(case=case, metric=metric, state="crashed", reason=reason, block=block)
                 )
                 self.progress.done(str(case), 1)
+
+
+def paced(job: Job, scale: float, left_out: Collection[Case]) -> Job:
+    """The job with the seconds of each rotation multiplied, without the cases that are left out."""
+    tasks = (
+        msgspec.structs.replace(task, seconds=task.seconds * scale)
+        for task in job.tasks
+        if task.case not in left_out
+    )
+    return msgspec.structs.replace(job, tasks=tuple(tasks))
 
 
 def _kill(worker: subprocess.Popen[bytes]) -> None:
