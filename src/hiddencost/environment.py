@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
 from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -36,6 +38,22 @@ SETTINGS = (
 )
 HIGH_LOAD = 0.5
 """A load average of more than half a core beside the benchmark's own is told: the noise grows with it."""
+MUCH_SWAP = 64 * 2**20
+STOLEN = 0.02
+"""Share of the time that another guest had the core, from which it is told."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing about a machine that can make timings unreliable. figure: what was found. trouble: what
+    it does, or '' where nothing is wrong. mend: the command that changes it, or what else helps. serious:
+    a run warns of it; the rest is usual, and the interval between blocks covers it."""
+
+    what: str
+    figure: str
+    trouble: str = ""
+    mend: str = ""
+    serious: bool = True
 
 
 def capture(block: int, threads: dict[str, int], own_load: float) -> Environment:
@@ -58,8 +76,19 @@ def capture(block: int, threads: dict[str, int], own_load: float) -> Environment
         threads=threads,
         load=load(),
         settings=settings,
-        warnings=tuple(warnings(own_load)),
+        warnings=tuple(warnings(own_load, threads.get("intra_op", 1))),
     )
+
+
+def changes(before: Environment, now: Environment) -> Iterator[str]:
+    """What makes timings of the two incomparable, each in words."""
+    for name in sorted(before.versions.keys() | now.versions.keys()):
+        old, new = before.versions.get(name, "not installed"), now.versions.get(name, "not installed")
+        if old != new:
+            yield f"{name} was {old} and is {new}"
+    for what in ("python", "system", "processor", "cores", "memory_bytes"):
+        if getattr(before, what) != getattr(now, what):
+            yield f"{what} was {getattr(before, what)} and is {getattr(now, what)}"
 
 
 def processor() -> str:
@@ -84,20 +113,117 @@ def load() -> tuple[float, float, float]:
     return round(one, 2), round(five, 2), round(fifteen, 2)
 
 
-def warnings(own_load: float) -> Iterator[str]:
+def warnings(own_load: float, threads: int = 1) -> Iterator[str]:
     """What makes timings here unreliable, each with its figure."""
-    now = load()[0]
-    if now > own_load + HIGH_LOAD:
-        yield f"load average {now} on {cores()} cores: other work runs beside the benchmark"
-    swap = psutil.swap_memory().used
-    if swap > 64 * 2**20:
-        yield f"{swap // 2**20} MiB of swap in use: memory readings and times may include paging"
+    for check in checks(own_load, threads):
+        if check.trouble and check.serious:
+            yield f"{check.what} {check.figure}: {check.trouble}"
+
+
+def checks(own_load: float, threads: int = 1) -> Iterator[Check]:
+    """Everything that is looked at, in order. own_load: the load that the benchmark itself may have
+    caused; threads: those that it will use. Nothing is changed."""
+    now, available = load()[0], cores()
+    yield Check(
+        "load average",
+        f"{now} on {available} cores",
+        "other work runs beside the benchmark" * (now > own_load + HIGH_LOAD),
+        "top -o %CPU   # end what you do not need, wait for the rest",
+    )
+    yield Check(
+        "threads",
+        f"{threads} on {available} cores",
+        "threads wait for one another" * (threads > available),
+        f"hiddencost run --threads {available}",
+    )
     quota = cpu_quota()
-    if quota is not None and quota < cores():
-        yield f"a CPU quota of {quota:g} cores for {cores()} visible ones: calls are throttled in bursts"
+    yield Check(
+        "CPU quota",
+        "none" if quota is None else f"{quota:g} cores for {available} visible ones",
+        "calls are throttled in bursts" * (quota is not None and quota < available),
+        "start the container with whole cores: docker run --cpuset-cpus 0,1",
+    )
+    stolen = stolen_share()
+    yield Check(
+        "time stolen by other guests",
+        f"{stolen:.1%} since start",
+        "the host is shared and busy" * (stolen > STOLEN),
+        "a machine of its own, or another hour",
+    )
+    swap = psutil.swap_memory().used
+    yield Check(
+        "swap in use",
+        f"{swap // 2**20} MiB",
+        "memory readings and times may include paging" * (swap > MUCH_SWAP),
+        "sudo swapoff -a",
+    )
     governor = _text("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
-    if governor and governor != "performance":
-        yield f"frequency governor '{governor}': the clock follows the load"
+    yield Check(
+        "frequency governor",
+        governor or "not told",
+        "the clock follows the load" * (governor not in ("", "performance")),
+        "sudo cpupower frequency-set --governor performance",
+    )
+    yield from _usual()
+
+
+def _usual() -> Iterator[Check]:
+    """What most machines have on, and what the interval between processes covers."""
+    turbo = {"0": "on", "1": "off"}.get(_text("/sys/devices/system/cpu/intel_pstate/no_turbo"), "") or {
+        "1": "on",
+        "0": "off",
+    }.get(_text("/sys/devices/system/cpu/cpufreq/boost"), "")
+    amd = "echo 0 | sudo tee /sys/devices/system/cpu/cpufreq/boost"
+    intel = "echo 1 | sudo tee /sys/devices/system/cpu/intel_pstate/no_turbo"
+    yield Check(
+        "turbo",
+        turbo or "not told",
+        "the clock falls as the chip warms up" * (turbo == "on"),
+        intel if Path("/sys/devices/system/cpu/intel_pstate").is_dir() else amd,
+        serious=False,
+    )
+    siblings = _text("/sys/devices/system/cpu/smt/active") == "1"
+    yield Check(
+        "hyper-threading",
+        "on" if siblings else "off or not told",
+        "two cores may be halves of one" * siblings,
+        "echo off | sudo tee /sys/devices/system/cpu/smt/control",
+        serious=False,
+    )
+    layout = _text("/proc/sys/kernel/randomize_va_space")
+    yield Check(
+        "address-space randomization",
+        layout or "not told",
+        "each process has its own memory layout; blocks average over it" * (layout not in ("", "0")),
+        "setarch --addr-no-randomize hiddencost run",
+        serious=False,
+    )
+    for pid, name in gpu_processes():
+        yield Check(
+            "on the GPU",
+            f"process {pid} ({name})",
+            "another process uses the device",
+            f"kill {pid}   # if it is yours",
+        )
+
+
+def stolen_share() -> float:
+    """The share of CPU time since the machine started that other guests of its host had."""
+    fields = _text("/proc/stat").partition("\n")[0].split()[1:9]
+    times = [int(field) for field in fields]
+    total = sum(times)
+    return times[7] / total if len(times) == 8 and total else 0.0
+
+
+def gpu_processes() -> list[tuple[str, str]]:
+    """(pid, name) of the processes that compute on an NVIDIA GPU; none where there is no such tool."""
+    query = ["nvidia-smi", "--query-compute-apps=pid,process_name", "--format=csv,noheader"]
+    try:
+        listed = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return []
+    rows = [line.split(", ", 1) for line in listed.splitlines() if ", " in line]
+    return [(pid, name) for pid, name in rows if pid != str(os.getpid())]
 
 
 def cpu_quota() -> float | None:
