@@ -8,5 +8,6 @@ from hiddencost.suites import (  # noqa: F401
     pytest_collection_modifyitems,
     pytest_configure,
     pytest_generate_tests,
+    pytest_runtest_call,
     times,
 )

@@ -15,6 +15,7 @@ ORDER = (
     "store",
     "stats",
     "environment",
+    "doing",
     "claims",
     "plots",
     "page",

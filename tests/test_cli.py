@@ -198,6 +198,27 @@ def test_a_preset_with_an_odd_configuration_is_no_traceback(tmp_path):
         assert models.max_length(f"preset:{folder}") is None
 
 
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (("--case-timeout", "0"), "--case-timeout 0: must be above 0 seconds"),
+        (("--precision", "fine"), "--precision 'fine': expected a percentage, as 1%"),
+        (
+            ("--precision", "200%"),
+            "command line: [time] precision = 2.0: must be between 0 and 1, such as 0.01 for 1 %",
+        ),
+        (
+            ("--resume", "nowhere"),
+            "no run at nowhere: expected a folder with results.jsonl, as `hiddencost run`",
+        ),
+    ],
+)
+def test_wrong_options_of_a_run_are_told(tmp_path, monkeypatch, arguments, line):
+    monkeypatch.chdir(tmp_path)
+    assert refused("run", *arguments).startswith(line)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_something_else_called_latest_is_told_before_anything_is_measured(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "reports" / "latest").mkdir(parents=True)

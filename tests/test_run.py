@@ -1,10 +1,12 @@
 """The real main job, end to end: measured in processes of its own, stored, reported."""
 
 import json
+import random
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -166,6 +168,55 @@ def test_a_killed_worker_costs_what_it_had_left_and_the_run_goes_on(tmp_path):
         "block 0: its process was killed by signal 9 (see logs/block-0.log)"
     }
     assert [m for m in run.measurements if m.block == 1 and m.metric == "seconds" and m.state == "ok"]
+
+
+REAL_PLAN = """
+name = "tiny"
+[time]
+blocks = 2
+seconds = 0.5
+[[forward]]
+model = ["bert_tiny"]
+strategy = ["functional_submodel", "always_return_all"]
+points = ["all"]
+mode = ["eager", "graph"]
+batch = [1, 2]
+length = [8]
+[[memory]]
+reading = "heap"
+model = ["bert_tiny"]
+strategy = ["always_return_all"]
+points = ["all"]
+mode = ["graph"]
+batch = [4]
+length = [32, 64]
+"""
+
+
+@pytest.mark.slow
+def test_a_real_run_killed_five_times_is_resumed_to_its_end(tmp_path):
+    (tmp_path / "tiny.toml").write_text(REAL_PLAN)
+    command = [COMMAND, "run", "--grid", "tiny.toml", "--out", "run"]
+    generator = random.Random(0)
+    for _ in range(5):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=tmp_path)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(generator.uniform(8, 25))
+        workers = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+        process.kill()
+        process.wait()
+        psutil.wait_procs(workers, timeout=10)
+        assert not [worker for worker in workers if worker.is_running()]
+        store.read(tmp_path / "run")
+        command = [COMMAND, "run", "--resume", "run"]
+    done = hiddencost("run", "--resume", "run", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    run = store.read(tmp_path / "run")
+    assert [m for m in run.measurements if m.state != "ok"] == []
+    timed = [(m.case, m.block) for m in run.measurements if m.metric == "seconds"]
+    assert len(set(timed)) == 2 * 4 * 4
+    assert len(timed) - len(set(timed)) <= 5 * 4
+    assert {m.case for m in run.measurements} >= set(run.header.planned)
 
 
 @pytest.mark.slow

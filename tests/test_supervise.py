@@ -1,10 +1,40 @@
-"""The time budget: rotations are shortened or lengthened to fit it, and what is optional may be left out."""
+"""The supervisor: it keeps the time budget, a bad case costs one case, and a killed run is resumed."""
 
+import fcntl
+import random
+import re
+import subprocess
+import sys
+from contextlib import suppress
+
+import fake_run
+import psutil
 import pytest
 
-from hiddencost import grid, suites, supervise
-from hiddencost.records import OVER_BUDGET, REFERENCE, TWIN, Case, Measurement
+from hiddencost import grid, store, suites, supervise
+from hiddencost.doing import Doing
+from hiddencost.records import (
+    OVER_BUDGET,
+    REFERENCE,
+    SCHEMA_VERSION,
+    TWIN,
+    Case,
+    Header,
+    Measurement,
+    Run,
+)
 from hiddencost.supervise import Supervisor
+
+HEADER = Header(
+    schema_version=SCHEMA_VERSION,
+    hiddencost_version="0",
+    started="2026-01-01T00:00:00+00:00",
+    command="hiddencost run",
+    grid_name="g",
+    grid="",
+    seed=1,
+    git_commit="",
+)
 
 CASE = Case(model="bert_tiny", strategy=REFERENCE, batch=1, length=8)
 WAY = CASE.with_(strategy="functional_submodel", points="all")
@@ -100,3 +130,213 @@ def test_an_optional_group_is_left_out_with_the_reason_when_the_share_is_used_up
 )
 def test_what_is_needed_or_fits_is_measured_and_only_the_first_block_decides(process, tiny, planned):
     assert {record.state for record in measured(process, planned).values()} == {"ok"}
+
+
+# -- a bad case costs one case --
+
+
+def supervised(tmp_path, monkeypatch, tasks, timeout=60.0, suite="forward", kills=()):
+    """The measurements of one block of these strategies, measured by the fake worker."""
+    monkeypatch.setattr(Supervisor, "_start", fake_run.start_with(0.001))
+    if kills:
+        counted = iter(kills)
+        monkeypatch.setattr(supervise, "out_of_memory_kills", lambda: next(counted))
+    cases = [CASE, CASE.with_(strategy=TWIN), *(CASE.with_(strategy=name, points="all") for name in tasks)]
+    if suite == "lookup":
+        cases = [Case(model="lookup", strategy=name, layers=12, position=3) for name in tasks]
+    planned = grid.Job(
+        block=0, seed=1, time=grid.Time(), tasks=tuple(grid.Task(suite=suite, case=case) for case in cases)
+    )
+    writer = store.Writer(tmp_path / "run", HEADER)
+    assert Supervisor(writer, Counted(), case_timeout=timeout).run([planned], []) == "complete"
+    writer.close()
+    run = store.read(tmp_path / "run")
+    return {m.case.strategy: (m.state, m.reason) for m in run.measurements}
+
+
+@pytest.mark.parametrize(
+    ("name", "timeout", "kills", "state", "reason"),
+    [
+        ("dies", 60, (), "crashed", "was killed by signal 11"),
+        ("hangs", 0.5, (), "timeout", "hung for more than 0.5 s"),
+        ("eats", 60, (7, 8, 8), "out_of_memory", "was killed by the kernel for want of memory"),
+        ("eats", 60, (7, 7, 7), "crashed", "was killed by signal 9"),
+    ],
+)
+def test_a_case_that_ends_its_process_costs_itself_and_its_group_is_measured_again(
+    tmp_path, monkeypatch, name, timeout, kills, state, reason
+):
+    found = supervised(tmp_path, monkeypatch, ["get_layer_name", name, "on_request"], timeout, kills=kills)
+    assert found.pop(name) == (state, f"block 0: its process {reason} (see logs/block-0.log)")
+    assert found == dict.fromkeys((REFERENCE, TWIN, "get_layer_name", "on_request"), ("ok", ""))
+
+
+def test_two_bad_cases_cost_two_cases(tmp_path, monkeypatch):
+    found = supervised(tmp_path, monkeypatch, ["dies", "get_layer_name", "eats"])
+    assert found["dies"][0] == found["eats"][0] == "crashed"
+    assert found["eats"][1].endswith("(see logs/block-0-again-1.log)")
+    assert found["get_layer_name"] == ("ok", "")
+
+
+def test_look_ups_have_no_group_that_would_be_measured_again(tmp_path, monkeypatch):
+    found = supervised(tmp_path, monkeypatch, ["get_layer_name", "dies", "dict_in_advance"], suite="lookup")
+    assert [found[name][0] for name in ("get_layer_name", "dies", "dict_in_advance")] == [
+        "ok",
+        "crashed",
+        "ok",
+    ]
+
+
+def test_a_process_that_ends_by_itself_leaves_a_record_for_everything_it_had_left(tmp_path, monkeypatch):
+    found = supervised(tmp_path, monkeypatch, ["get_layer_name", "fails"])
+    assert set(found.values()) == {
+        ("crashed", "block 0: its process ended with code 3 (see logs/block-0.log)")
+    }
+
+
+def test_a_group_whose_reference_ends_its_process_is_given_up(tmp_path):
+    other = CASE.with_(length=16)
+    left = {(case, "seconds", 0): None for case in (CASE, CASE.with_(strategy=TWIN), WAY, other)}
+    writer = store.Writer(tmp_path / "run", HEADER)
+    end = supervise.End("crashed", "was killed by signal 11", CASE)
+    Supervisor(writer, Counted())._note(end, "block-0", left)
+    writer.close()
+    assert list(left) == [(other, "seconds", 0)]
+    assert {m.state for m in store.read(tmp_path / "run").measurements} == {"crashed"}
+
+
+def test_what_a_worker_does_is_told_without_a_call_to_the_system(tmp_path):
+    doing = Doing(tmp_path / "doing")
+    assert doing.told()[0] is None
+    Doing(tmp_path / "doing", new=False).tell(WAY)
+    told, ago = doing.told()
+    assert told == WAY
+    assert 0 <= ago < 10
+
+
+# -- nothing is lost --
+
+
+def jobs_of(blocks=2):
+    lookups = [Case(model="lookup", strategy=name, layers=12, position=3) for name in ("a", "b")]
+    tasks = (*job().tasks, *(grid.Task(suite="lookup", case=case) for case in lookups))
+    return [grid.Job(block=block, seed=1, time=grid.Time(), tasks=tasks) for block in range(blocks)]
+
+
+def test_what_remains_are_tasks_without_a_record_and_whole_groups():
+    records = [
+        Measurement(case=CASE, metric="seconds", values=(1.0,), block=0),
+        Measurement(case=CASE.with_(strategy=TWIN), metric="seconds", values=(1.0,), block=0),
+        Measurement(case=jobs_of()[0].tasks[3].case, metric="lookup_seconds", values=(1.0,), block=0),
+    ]
+    run = Run(header=HEADER, environments=(), measurements=tuple(records))
+    first, second = supervise.remaining(jobs_of(), run)
+    assert first.tasks == (*jobs_of()[0].tasks[:3], jobs_of()[0].tasks[4])
+    assert second == jobs_of()[1]
+    records.append(Measurement(case=WAY, metric="seconds", state="crashed", reason="x", block=0))
+    run = Run(header=HEADER, environments=(), measurements=tuple(records))
+    assert supervise.remaining(jobs_of(), run)[0].tasks == (jobs_of()[0].tasks[4],)
+
+
+def test_what_was_left_out_for_want_of_time_does_not_remain():
+    records = [
+        Measurement(case=task.case, metric="seconds", state="skipped", block=0, notes={OVER_BUDGET: "x"})
+        for task in job().tasks
+    ]
+    run = Run(header=HEADER, environments=(), measurements=tuple(records))
+    assert [job.tasks for job in supervise.remaining(jobs_of(), run)] == [jobs_of()[0].tasks[3:]] * 2
+
+
+PLAN = """
+name = "fake"
+[time]
+blocks = 3
+[[forward]]
+model = ["bert_tiny"]
+strategy = ["functional_submodel", "on_request"]
+points = ["all"]
+mode = ["eager", "graph"]
+batch = [1, 2]
+length = [8, 16]
+[lookup]
+layers = [12]
+positions = []
+"""
+TASKS = 3 * (8 * 5 + 4)
+
+
+def fake(tmp_path, *arguments, seconds=0.001):
+    """The command with the fake worker, started."""
+    return subprocess.Popen(
+        [sys.executable, str(fake_run.__file__), str(seconds), *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=tmp_path,
+    )
+
+
+@pytest.mark.parametrize("victim", ["supervisor", "worker"])
+def test_a_run_killed_at_any_moment_is_resumed_and_measures_no_group_twice_but_one(tmp_path, victim):
+    """Ten kills at random moments of a run, each resumed; then nothing is missing."""
+    (tmp_path / "plan.toml").write_text(PLAN)
+    generator = random.Random(victim)
+    process = fake(tmp_path, "run", "--grid", "plan.toml", "--out", "run", seconds=0.02)
+    for _ in range(10):
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(generator.uniform(0.2, 2.5))
+        workers = psutil.Process(process.pid).children() if process.poll() is None else []
+        if victim == "supervisor":
+            process.kill()
+            process.communicate()
+            psutil.wait_procs(workers, timeout=10)
+            assert not [worker for worker in workers if worker.is_running()]
+            if (tmp_path / "run" / store.RESULTS).exists():
+                store.read(tmp_path / "run")
+                process = fake(tmp_path, "run", "--resume", "run", seconds=0.02)
+            else:
+                process = fake(tmp_path, "run", "--grid", "plan.toml", "--out", "run", seconds=0.02)
+        else:
+            for worker in workers:
+                worker.kill()
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    assert "Traceback" not in output
+    run = store.read(tmp_path / "run")
+    keys = [(m.case, m.metric, m.block) for m in run.measurements]
+    assert len(set(keys)) == TASKS
+    assert len(keys) - TASKS <= 10 * 5  # a group of five cases for each kill
+    if victim == "supervisor":
+        assert {m.state for m in run.measurements} == {"ok"}
+    again = fake(tmp_path, "run", "--resume", "run")
+    assert again.communicate(timeout=60)[0].startswith("run: nothing is missing")
+
+
+def test_resuming_is_refused_in_one_line_where_it_would_mix_what_cannot_be_compared(tmp_path):
+    (tmp_path / "plan.toml").write_text(PLAN)
+    fake(tmp_path, "run", "--grid", "plan.toml", "--out", "run").communicate(timeout=60)
+    path = tmp_path / "run" / store.RESULTS
+    whole = path.read_text()
+
+    def refused(*arguments):
+        process = fake(tmp_path, "run", "--resume", "run", *arguments)
+        output, _ = process.communicate(timeout=60)
+        assert process.returncode == 2, output
+        return output.strip()
+
+    assert refused("--seq", "8", "--", "-k", "x") == (
+        "hiddencost: --resume takes the plan from the run: leave out --seq, what follows --"
+    )
+    path.write_text(whole.replace('"cores":', '"cores":9'))
+    assert "run: cannot be resumed: cores was 9" in refused()
+    path.write_text(re.sub(r'"numpy":"[^"]*"', '"numpy":"0.1"', whole))
+    assert re.search(r"cannot be resumed: numpy was 0\.1 and is \d.*\. Start a new run", refused())
+    path.write_text(re.sub(r'"git_commit":"[^"]*"', '"git_commit":"abc"', whole))
+    assert "hiddencost's commit was abc and is" in refused()
+    path.write_text(whole.replace('"plan":', '"plane":'))
+    assert "cannot be resumed: its first line does not hold its plan" in refused()
+    path.write_text(whole)
+    with open(path, "r+b") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        path.write_text(whole[: whole.index('{"type":"measurement"')])
+        assert refused() == "hiddencost: run: another hiddencost is writing to this run"

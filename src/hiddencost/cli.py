@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,10 +14,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+import msgspec
 
-from hiddencost import __version__, grid, store
+from hiddencost import __version__, formatting, grid, store
 from hiddencost.errors import UserError
-from hiddencost.records import SCHEMA_VERSION, Header
+from hiddencost.records import SCHEMA_VERSION, TWIN, Header
 
 REPORTS = Path("reports")
 _T = TypeVar("_T")
@@ -65,6 +67,16 @@ def _list_of(convert: Callable[[str], _T]) -> Callable[[click.Context, click.Par
     return parse
 
 
+def _share(context: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
+    """`1%` or `0.01` as a share of 1."""
+    if value is None:
+        return None
+    try:
+        return float(value.removesuffix("%")) / (100 if value.endswith("%") else 1)
+    except ValueError:
+        raise UserError(f"{parameter.opts[0]} '{value}': expected a percentage, as 1%") from None
+
+
 def _axis(
     name: str, parameter: str, text: str, kind: Callable[[str], Any] = str
 ) -> Callable[[click.decorators.FC], click.decorators.FC]:
@@ -90,10 +102,33 @@ def _axis(
 @_axis("--seq", "length", "Sequence lengths", int)
 @click.option("--blocks", type=int, help="Timing processes, each measuring everything once.")
 @click.option("--seconds", type=float, help="Most seconds that a group's rotation takes in a block.")
+@click.option(
+    "--precision", callback=_share, metavar="1%", help="Wanted half-width of the intervals of ratios."
+)
 @click.option("--budget", type=float, help="Seconds that all timing blocks should take together.")
+@click.option(
+    "--case-timeout",
+    type=float,
+    default=300,
+    show_default=True,
+    help="Seconds after which a case that hangs is given up.",
+)
 @click.option("--threads", type=int, help="Threads for one operation (TensorFlow's intra-op pool).")
+@click.option(
+    "--resume",
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    help="Go on with a run that was interrupted or killed. Its plan is in it: nothing else is given.",
+)
 @click.argument("pytest_arguments", nargs=-1, type=click.UNPROCESSED)
-def run(grid_name: str, out: Path | None, pytest_arguments: tuple[str, ...], **overrides: Any) -> None:
+def run(
+    grid_name: str,
+    out: Path | None,
+    resume: Path | None,
+    case_timeout: float,
+    pytest_arguments: tuple[str, ...],
+    **overrides: Any,
+) -> None:
     """Measure a grid into a run folder, and write its report.
 
     An axis given here replaces that axis in every [[forward]] and [[memory]] section of the
@@ -102,12 +137,17 @@ def run(grid_name: str, out: Path | None, pytest_arguments: tuple[str, ...], **o
 
     Ctrl-C keeps what was measured.
     """
+    if not case_timeout > 0:
+        raise UserError(f"--case-timeout {case_timeout:g}: must be above 0 seconds")
+    if resume is not None:
+        _go_on(resume, case_timeout, _given(click.get_current_context()))
+        return
     from hiddencost.suites import CATALOGUE
 
     source = grid.grid_path(grid_name)
     planned, text = grid.read(source)
     axes = {name: overrides[name] for name in grid.AXES if overrides[name] is not None}
-    names = ("blocks", "seconds", "budget", "threads")
+    names = ("blocks", "precision", "seconds", "budget", "threads")
     time = {name: overrides[name] for name in names if overrides[name] is not None}
     grid.check(planned, CATALOGUE, f"grid {source}")
     planned = grid.override(planned, axes, time)
@@ -115,30 +155,76 @@ def run(grid_name: str, out: Path | None, pytest_arguments: tuple[str, ...], **o
     timed, memory = grid.timed_jobs(planned), grid.memory_jobs(planned)
     if not timed and not memory:
         raise UserError(f"grid {source}: plans no case: give it a [[forward]] or a [[memory]] section")
-    now = datetime.now(UTC)
-    folder = out or REPORTS / "runs" / f"{now:%Y-%m-%d-%H%M%S}-{planned.name}"
-    header = Header(
+    folder = out or REPORTS / "runs" / f"{datetime.now(UTC):%Y-%m-%d-%H%M%S}-{planned.name}"
+    header = _header(planned, text, [*timed, *memory])
+    if out is None:
+        store.check_latest(REPORTS / "latest")
+    how = _supervised(store.Writer(folder, header), timed, memory, pytest_arguments, case_timeout)
+    if out is None:
+        store.point_latest(folder, REPORTS / "latest")
+    _finish(folder, how)
+
+
+def _header(planned: grid.Grid, text: str, jobs: Sequence[grid.Job]) -> Header:
+    return Header(
         schema_version=SCHEMA_VERSION,
         hiddencost_version=__version__,
-        started=now.isoformat(timespec="seconds"),
+        started=datetime.now(UTC).isoformat(timespec="seconds"),
         command=shlex.join(["hiddencost", *sys.argv[1:]]),
         grid_name=planned.name,
         grid=text,
         seed=planned.seed,
         git_commit=_git_commit(),
-        planned=grid.planned([*timed, *memory]),
+        plan=msgspec.json.encode(planned).decode(),
+        planned=grid.planned(jobs),
     )
-    if out is None:
-        store.check_latest(REPORTS / "latest")
-    writer = store.Writer(folder, header)
-    try:
-        how = _supervised(writer, timed, memory, pytest_arguments)
-    finally:
-        writer.close()
-    if out is None:
+
+
+def _given(context: click.Context) -> list[str]:
+    """What the command line gives besides --resume that would change the plan."""
+    from click.core import ParameterSource
+
+    return [
+        parameter.opts[0] if isinstance(parameter, click.Option) else "what follows --"
+        for parameter in context.command.params
+        if parameter.name not in ("resume", "case_timeout")
+        and context.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE
+    ]
+
+
+def _go_on(folder: Path, case_timeout: float, given: Sequence[str]) -> None:
+    """Measures what a run lacks, where it can be compared with what it has."""
+    from hiddencost import environment
+    from hiddencost.supervise import remaining
+
+    if given:
+        raise UserError(f"--resume takes the plan from the run: leave out {', '.join(given)}")
+    found = store.read(folder)
+    planned = grid.planned_in(found.header, str(folder))
+    now = environment.capture(0, {}, own_load=0)
+    changes = [change for before in found.environments[:1] for change in environment.changes(before, now)]
+    if found.header.git_commit != _git_commit():
+        changes.append(f"hiddencost's commit was {found.header.git_commit} and is {_git_commit()}")
+    if changes:
+        raise UserError(f"{folder}: cannot be resumed: {'; '.join(changes)}. Start a new run")
+    timed, memory = (remaining(jobs, found) for jobs in (grid.timed_jobs(planned), grid.memory_jobs(planned)))
+    if not timed and not memory:
+        click.echo(f"{folder}: nothing is missing")
+        _finish(folder, "complete")
+        return
+    how = _supervised(store.Writer(folder, None), timed, memory, (), case_timeout)
+    if folder.parent == REPORTS / "runs":
         store.point_latest(folder, REPORTS / "latest")
+    _finish(folder, how)
+
+
+def _finish(folder: Path, how: str) -> None:
+    """The last words of a run."""
     if how == "interrupted":
-        click.echo(f"\nInterrupted. What was measured is kept: hiddencost report {folder}")
+        click.echo(
+            f"\nInterrupted. What was measured is kept: hiddencost report {folder}\n"
+            f"Go on:                                   hiddencost run --resume {folder}"
+        )
         sys.exit(130)
     _refuse_nothing(folder)
     _report(folder)
@@ -157,12 +243,19 @@ def _supervised(
     timed: Sequence[grid.Job],
     memory: Sequence[grid.Job],
     pytest_arguments: Sequence[str],
+    case_timeout: float,
 ) -> str:
+    from hiddencost import environment
     from hiddencost.supervise import Supervisor
 
     total = sum(len(job.tasks) for job in [*timed, *memory])
-    with _progress(total) as progress:
-        return Supervisor(writer, progress, pytest_arguments).run(timed, memory)
+    for warning in environment.warnings(own_load=0, threads=timed[0].time.threads if timed else 1):
+        click.echo(f"warning: {warning} (hiddencost doctor)")
+    try:
+        with _progress(total) as progress:
+            return Supervisor(writer, progress, pytest_arguments, case_timeout).run(timed, memory)
+    finally:
+        writer.close()
 
 
 class _Bar:
@@ -234,6 +327,54 @@ def _report(folder: Path) -> None:
         ) from None
     click.echo("\n".join(page.summary_lines(found)))
     click.echo(f"\nReport: {written}\nAgain:  hiddencost report {folder}")
+
+
+@main.command()
+@click.option("--look-only", is_flag=True, help="Leave out the A/A run (a minute or two).")
+def doctor(look_only: bool) -> None:
+    """Tell what on this machine makes timings unreliable; nothing is changed.
+
+    Then the plain forward pass is timed against itself in five processes: how far the two seem
+    apart is the machine's noise floor, and the smallest effect is what a check here can hold.
+    """
+    from hiddencost import environment
+
+    for check in environment.checks(own_load=0):
+        sign = "ok" if not check.trouble else "!!" if check.serious else "--"
+        click.echo(f"{sign}  {check.what}: {check.figure}" + f": {check.trouble}" * bool(check.trouble))
+        if check.trouble:
+            click.echo(f"      {check.mend}")
+    if look_only:
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        _noise_floor(Path(folder) / "noise")
+
+
+def _noise_floor(folder: Path) -> None:
+    """Measures the grid `noise` into the folder and tells what its twins say."""
+    from hiddencost.suites import CATALOGUE
+
+    source = grid.grid_path("noise")
+    planned, text = grid.read(source)
+    grid.check(planned, CATALOGUE, f"grid {source}")
+    timed = grid.timed_jobs(planned)
+    click.echo("\nThe plain forward pass against itself:")
+    writer = store.Writer(folder, _header(planned, text, timed))
+    if _supervised(writer, timed, (), (), case_timeout=300) == "interrupted":
+        sys.exit(130)
+    _refuse_nothing(folder)
+    from hiddencost.stats import Table
+
+    table = Table(store.read(folder))
+    for twin in table.cases("seconds", strategy=TWIN):
+        found, band = table.compare(twin), table.center(twin.group, "seconds")
+        if found is None or band is None or found.low is None or found.smallest_detectable is None:
+            continue
+        click.echo(
+            f"{twin.group.mode}, {twin.batch} x {twin.length}, {formatting.quantity(*band, unit='s')}: "
+            f"ratio {formatting.quantity(found.ratio, found.low, found.high)}; "
+            f"smallest effect that can be held: {found.smallest_detectable:.1%}"
+        )
 
 
 @main.command()

@@ -16,7 +16,7 @@ from typing import Literal
 import msgspec
 
 from hiddencost.errors import UserError, nearest
-from hiddencost.records import OUTPUT, REFERENCE, SINGLE_BLOCK, TWIN, Case
+from hiddencost.records import OUTPUT, REFERENCE, SINGLE_BLOCK, TWIN, Case, Header
 
 MODES = ("eager", "graph", "xla", "predict")
 MEMORY_MODES = ("eager", "graph", "xla")
@@ -27,6 +27,17 @@ PREDICT_BATCHES = 4
 
 Suite = Literal["forward", "growth", "lookup", "memory", "resident", "dataset"]
 TIMED_SUITES: tuple[Suite, ...] = ("forward", "dataset", "lookup", "growth")
+ROTATED: tuple[Suite, ...] = ("forward", "dataset")
+"""The suites whose cases are timed in rotation, together where they share a group."""
+METRIC_OF_SUITE: dict[Suite, str] = {
+    "forward": "seconds",
+    "dataset": "seconds",
+    "lookup": "lookup_seconds",
+    "growth": "growth_seconds",
+    "memory": "peak_heap_bytes",
+    "resident": "peak_rss_bytes",
+}
+"""The metric whose record says that a task is done, one way or another."""
 _POINT = re.compile(r"embeddings|final_norm|block_\d+|-?\d+")
 
 
@@ -175,6 +186,14 @@ def parse(text: str, source: str) -> Grid:
         return msgspec.convert(raw, Grid)
     except msgspec.ValidationError as error:
         raise UserError(f"grid {source}: {_with_suggestion(str(error))}") from None
+
+
+def planned_in(header: Header, source: str) -> Grid:
+    """The grid that a run planned. Raises UserError where its header does not hold it."""
+    try:
+        return msgspec.json.decode(header.plan, type=Grid)
+    except msgspec.DecodeError:
+        raise UserError(f"{source}: cannot be resumed: its first line does not hold its plan") from None
 
 
 def _with_suggestion(message: str) -> str:

@@ -52,12 +52,16 @@ class Ready:
 
 
 class Process:
-    """What this process has loaded: models by name, each with its points and its inputs."""
+    """What this process has loaded: models by name, each with its points and its inputs. tell: is told
+    each case that the next seconds go to."""
 
-    def __init__(self, block: int, seed: int, settings: Time) -> None:
+    def __init__(
+        self, block: int, seed: int, settings: Time, tell: Callable[[Case], None] = lambda case: None
+    ) -> None:
         self.block = block
         self.seed = seed
         self.settings = settings
+        self.tell = tell
         self.load_seconds: dict[str, float] = {}
         self._models: dict[str, tuple[LoadedModel, tuple[points.Point, ...]]] = {}
         self._replays: dict[tuple[str, str], backends.Compiled] = {}
@@ -133,6 +137,12 @@ class Process:
         """The NumPy inputs of the case's shape; for `predict` those of the whole data set."""
         rows = case.batch if case.examples is None else case.examples
         return self.model(case.model)[0].inputs(rows, case.length)
+
+
+def state_of(error: Exception) -> State:
+    """`out_of_memory` where a backend or Python says so, else `crashed`."""
+    short = isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError"
+    return "out_of_memory" if short else "crashed"
 
 
 def told(error: Exception) -> str:
@@ -212,13 +222,14 @@ def rotation(process: Process, tasks: Sequence[Task]) -> Iterator[Measurement]:
     """
     seconds = max(task.seconds for task in tasks)
     cases = process.shuffled([task.case for task in tasks], str(tasks[0].case.group))
+    process.tell(cases[0].group)
     try:
         inputs = process.inputs(cases[0])
         placed = backends.place(inputs, cases[0].mode, cases[0].batch)
         expected = expected_values(process, cases[0], inputs)
     except Exception as error:
         for case in cases:
-            yield process.failure(case, "seconds", "crashed", told(error))
+            yield process.failure(case, "seconds", state_of(error), told(error))
         return
     ready: list[Ready] = []
     for case in cases:
@@ -249,6 +260,7 @@ def _prepare(
     if skipped:
         yield process.failure(case, "seconds", "skipped", skipped)
         return
+    process.tell(case)
     try:
         process.model(case.model)
         extraction, run, built = process.compiled(case)
@@ -261,7 +273,7 @@ def _prepare(
         yield process.failure(case, "seconds", "wrong", str(error))
         return
     except Exception as error:
-        yield process.failure(case, "seconds", "crashed", told(error))
+        yield process.failure(case, "seconds", state_of(error), told(error))
         return
     output = sum(backends.size_bytes(tensor) for tensor in backends.tensors(result))
     notes = {"xla": str(backends.compiled_with_xla(extraction))} if case.mode == "predict" else {}
@@ -284,7 +296,7 @@ def _rounds(process: Process, ready: list[Ready], placed: Any, seconds: float) -
     settings = process.settings
     gc.collect()
     gc.freeze()
-    _round(ready, placed, 0)  # a warm call of each
+    _round(ready, placed, 0, process.tell)  # a warm call of each
     for r in ready:
         r.seconds.clear()
         r.places.clear()
@@ -294,7 +306,7 @@ def _rounds(process: Process, ready: list[Ready], placed: Any, seconds: float) -
     try:
         while True:
             generator.shuffle(ready)
-            _round(ready, placed, done * len(ready))
+            _round(ready, placed, done * len(ready), process.tell)
             done += 1
             gc.collect(2 if done % FULL_COLLECTIONS == 0 else 0)
             spent = time.perf_counter() - began
@@ -309,13 +321,14 @@ def _rounds(process: Process, ready: list[Ready], placed: Any, seconds: float) -
         gc.unfreeze()
 
 
-def _round(ready: Sequence[Ready], placed: Any, first_place: int) -> None:
+def _round(ready: Sequence[Ready], placed: Any, first_place: int, tell: Callable[[Case], None]) -> None:
     """Calls each case once and notes its seconds; one that raises is called no more."""
     gc.disable()
     try:
         for place, r in enumerate(ready, first_place):
             if r.failed:
                 continue
+            tell(r.case)
             try:
                 began = time.perf_counter_ns()
                 result = r.run(placed)

@@ -73,45 +73,62 @@ class Child:
         self._pool.shutdown(cancel_futures=True)
 
 
-def heap(job: Job, forked: bool = True) -> Iterator[Measurement | Environment]:
+Tell = Callable[[Case], None]
+
+
+def heap(
+    job: Job, tell: Tell = lambda case: None, forked: bool = True
+) -> Iterator[Measurement | Environment]:
     """Peak heap of the job's cases, shapes ascending, in a process of its own."""
-    with Child(HEAP_SETTINGS, forked) as child:
-        yield from _guarded(child, job, "peak_heap_bytes", lambda case: child.call(child_peak_heap, case))
+
+    def read(child: Child, case: Case) -> list[Measurement]:
+        return child.call(child_peak_heap, case)
+
+    yield from _guarded(lambda: Child(HEAP_SETTINGS, forked), job, "peak_heap_bytes", read, tell)
 
 
-def resident(job: Job) -> Iterator[Measurement | Environment]:
+def resident(job: Job, tell: Tell = lambda case: None) -> Iterator[Measurement | Environment]:
     """Peak resident set of the job's one case, in a fresh process."""
-    with Child(RESIDENT_SETTINGS) as child:
 
-        def read(case: Case) -> list[Measurement]:
-            child.call(child_ready, case)
-            kernel, sampled = peak_resident(child.pid, lambda: child.call(child_call))
-            return [
-                Measurement(case=case, metric="peak_rss_bytes", values=(kernel,), block=job.block),
-                Measurement(case=case, metric="peak_rss_sampled_bytes", values=(sampled,), block=job.block),
-            ]
+    def read(child: Child, case: Case) -> list[Measurement]:
+        child.call(child_ready, case)
+        kernel, sampled = peak_resident(child.pid, lambda: child.call(child_call))
+        return [
+            Measurement(case=case, metric="peak_rss_bytes", values=(kernel,), block=job.block),
+            Measurement(case=case, metric="peak_rss_sampled_bytes", values=(sampled,), block=job.block),
+        ]
 
-        yield from _guarded(child, job, "peak_rss_bytes", read)
+    yield from _guarded(lambda: Child(RESIDENT_SETTINGS), job, "peak_rss_bytes", read, tell)
 
 
 def _guarded(
-    child: Child, job: Job, metric: str, read: Callable[[Case], Sequence[Measurement]]
+    child_of: Callable[[], Child],
+    job: Job,
+    metric: str,
+    read: Callable[[Child, Case], Sequence[Measurement]],
+    tell: Tell,
 ) -> Iterator[Measurement | Environment]:
-    """Readings of each case; a case that fails is a record with the reason, and so is a dead child."""
+    """Readings of each case. A case that fails is a record with the reason; where its process died, a new
+    one goes on with the next."""
     cases = [task.case for task in job.tasks]
-    for i, case in enumerate(cases):
-        try:
-            if i == 0:
-                yield child.call(child_start, job)
-            yield from read(case)
-        except BrokenProcessPool:
-            for left in cases[i:]:
-                yield _failure(job, left, metric, "crashed", "the measuring process died")
-            return
-        except SkippedError as error:
-            yield _failure(job, case, metric, "skipped", str(error))
-        except Exception as error:
-            yield _failure(job, case, metric, "crashed", measure.told(error))
+    while cases:
+        with child_of() as child:
+            started = False
+            while cases:
+                case = cases.pop(0)
+                tell(case)
+                try:
+                    if not started:
+                        yield child.call(child_start, job)
+                        started = True
+                    yield from read(child, case)
+                except BrokenProcessPool:
+                    yield _failure(job, case, metric, "crashed", "the measuring process died")
+                    break
+                except SkippedError as error:
+                    yield _failure(job, case, metric, "skipped", str(error))
+                except Exception as error:
+                    yield _failure(job, case, metric, measure.state_of(error), measure.told(error))
 
 
 def _failure(job: Job, case: Case, metric: str, state: State, reason: str) -> Measurement:

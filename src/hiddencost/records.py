@@ -126,7 +126,10 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True, tag="environment", 
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True, tag="header", omit_defaults=True):
-    """The first line of a results file: what was planned, by which command, from which source."""
+    """The first line of a results file: what was planned, by which command, from which source.
+
+    grid: the grid file's text. plan: the grid with the command line's changes, as JSON, to resume from.
+    """
 
     schema_version: int
     hiddencost_version: str
@@ -136,6 +139,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, tag="header", omit_defau
     grid: str
     seed: int
     git_commit: str
+    plan: str = ""
     planned: tuple[Case, ...] = ()
 
 

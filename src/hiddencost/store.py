@@ -7,6 +7,7 @@ A run folder holds `results.jsonl` (one record a line: header, environments, mea
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -32,23 +33,40 @@ def encode(line: Line) -> bytes:
 
 
 class Writer:
-    """Appends lines to a new run folder, each flushed to the disk before `write` returns.
+    """Appends lines to a run folder, each flushed to the disk before `write` returns. The folder is locked
+    until `close` or the end of this process.
 
-    Raises UserError when the folder holds another run or is not writable.
+    With a header a new run begins; without one the run in the folder goes on, after a last line that a
+    kill cut short is removed. Raises UserError when the folder holds another run, or none to go on with,
+    when another process is writing to it, or when it is not writable.
     """
 
-    def __init__(self, folder: Path, header: Header) -> None:
+    def __init__(self, folder: Path, header: Header | None) -> None:
         self.folder = folder
         self.path = folder / RESULTS
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._file: IO[bytes] = open(self.path, "xb")  # noqa: SIM115 (closed by close)
+            self._file: IO[bytes] = self._opened(new=header is not None)
         except FileExistsError:
             what = "holds another run" if self.path.exists() else "is a file, not a folder"
             raise UserError(f"output folder {folder} {what}: choose another with --out") from None
         except OSError as error:
             raise UserError(f"output folder {folder}: not writable ({error.strerror})") from None
-        self.write(header)
+        if header is not None:
+            self.write(header)
+
+    def _opened(self, new: bool) -> IO[bytes]:
+        if new:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        file = open(self.path, "xb" if new else "r+b")  # noqa: SIM115 (closed by close)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            raise UserError(f"{self.folder}: another hiddencost is writing to this run") from None
+        if not new:
+            file.truncate(file.read().rfind(b"\n") + 1)
+            file.seek(0, os.SEEK_END)
+        return file
 
     def write(self, line: Line) -> None:
         self._file.write(encode(line))
@@ -121,11 +139,12 @@ def _assemble(records: list[Line], path: Path) -> Run:
     if not isinstance(header, Header):
         raise UserError(f"{path}: damaged: the first line is not the header of a hiddencost run")
     endings = [record for record in records if isinstance(record, Ending)]
+    spent = sum(ending.seconds for ending in endings)  # of a run that was resumed: of all its parts
     return Run(
         header=header,
         environments=tuple(record for record in records if isinstance(record, Environment)),
         measurements=tuple(record for record in records if isinstance(record, Measurement)),
-        ending=endings[-1] if endings else None,
+        ending=msgspec.structs.replace(endings[-1], seconds=spent) if endings else None,
     )
 
 

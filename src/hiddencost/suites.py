@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import os
 import random
+import signal
+import threading
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,12 +24,10 @@ import psutil
 import pytest
 
 from hiddencost import backends, environment, grid, measure, memory, models, store, strategies
+from hiddencost.doing import Doing
 from hiddencost.errors import UserError
-from hiddencost.grid import Catalogue, Job, Task
+from hiddencost.grid import METRIC_OF_SUITE, ROTATED, Catalogue, Job, Task
 from hiddencost.records import OVER_BUDGET, REFERENCE, TWIN, Case, Environment, Measurement
-
-ROTATED = ("forward", "dataset")
-"""The suites whose cases are timed in rotation, together where they share a group."""
 
 CATALOGUE = Catalogue(
     strategies=tuple(strategy.name for strategy in strategies.STRATEGIES),
@@ -79,9 +79,12 @@ class Reporter:
 class Measured:
     """What a session of one or more jobs has measured, and how it measures more."""
 
-    def __init__(self, jobs: Sequence[Job], report: Reporter) -> None:
+    def __init__(
+        self, jobs: Sequence[Job], report: Reporter, tell: Callable[[Case], None] = lambda case: None
+    ) -> None:
         self.jobs = jobs
         self.report = report
+        self.tell = tell
         self._began = time.perf_counter()
         self._process: measure.Process | None = None
         self._groups: set[Case] = set()
@@ -93,7 +96,7 @@ class Measured:
         if self._process is None:
             job = self.jobs[0]
             seconds, threads = backends.start(job.time.threads)
-            self._process = measure.Process(job.block, job.seed, job.time)
+            self._process = measure.Process(job.block, job.seed, job.time, self.tell)
             self.report(environment.capture(job.block, threads, own_load=threads["intra_op"]))
             for package, taken in seconds.items():
                 case = Case(model="import", strategy=package)
@@ -117,9 +120,9 @@ class Measured:
                     record = self.process.failure(case, "seconds", "skipped", reason)
                     self.keep(msgspec.structs.replace(record, notes={OVER_BUDGET: reason}))
                 return self._found[task.case, "seconds"]
-            for strategy in (REFERENCE, TWIN):
-                case = group.with_(strategy=strategy)
-                chosen.setdefault(case, Task(suite=task.suite, case=case, seconds=task.seconds))
+            for planned in self.jobs[0].tasks:  # a selection keeps its reference and its twin
+                if planned.case.group == group and planned.case.strategy in (REFERENCE, TWIN):
+                    chosen.setdefault(planned.case, planned)
             known = set(self.process.load_seconds)
             for record in measure.rotation(self.process, list(chosen.values())):
                 self.keep(record)
@@ -146,7 +149,7 @@ class Measured:
         metric = "peak_heap_bytes" if task.suite == "memory" else "peak_rss_bytes"
         if (task.case, metric) not in self._found:
             read = memory.heap if task.suite == "memory" else memory.resident
-            for record in read(next(job for job in self.jobs if task in job.tasks)):
+            for record in read(next(job for job in self.jobs if task in job.tasks), tell=self.tell):
                 self.keep(record)
         return self._found[task.case, metric]
 
@@ -172,6 +175,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("hiddencost")
     group.addoption("--jobs", metavar="FILE", help="planned jobs, as `hiddencost run` writes them")
     group.addoption("--report-fd", type=int, metavar="N", help="file descriptor that takes the records")
+    group.addoption("--doing", metavar="FILE", help="file that tells which case the process is at")
+    group.addoption("--lifeline-fd", type=int, metavar="N", help="pipe whose end ends this process")
     group.addoption("--grid", default="smoke", metavar="NAME", help="grid to measure without --jobs")
 
 
@@ -180,7 +185,17 @@ def pytest_configure(config: pytest.Config) -> None:
         jobs = _jobs(config)
     except UserError as error:
         raise pytest.UsageError(str(error)) from None
-    config.stash[MEASURED] = Measured(jobs, Reporter(config.getoption("--report-fd")))
+    doing, lifeline = config.getoption("--doing"), config.getoption("--lifeline-fd")
+    tell = Doing(Path(doing), new=False).tell if doing else lambda case: None
+    config.stash[MEASURED] = Measured(jobs, Reporter(config.getoption("--report-fd")), tell)
+    if lifeline is not None:
+        threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
+
+
+def _end_with(lifeline: int) -> None:
+    """Waits for the supervisor's end, however it came, and ends this process and all that it started."""
+    os.read(lifeline, 1)
+    os.killpg(os.getpgid(0), signal.SIGKILL)
 
 
 MEASURED = pytest.StashKey[Measured]()
@@ -238,6 +253,22 @@ def pytest_benchmark_generate_machine_info(config: pytest.Config) -> dict[str, A
     """The environment as pytest-benchmark's JSON keeps it."""
     captured = environment.capture(0, {}, own_load=environment.cores())
     return {"node": "", "cpu": captured.processor, **msgspec.to_builtins(captured)}
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Look-ups and growth are measured in their tests: what they are at is told, an error is a record."""
+    task = _task(item)
+    if task is None or task.suite not in ("lookup", "growth"):
+        return (yield)
+    measured = item.config.stash[MEASURED]
+    measured.tell(task.case)
+    try:
+        return (yield)
+    except Exception as error:
+        metric, state = METRIC_OF_SUITE[task.suite], measure.state_of(error)
+        measured.keep(measured.process.failure(task.case, metric, state, measure.told(error)))
+        raise
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,19 +24,11 @@ from typing import IO, Protocol
 import msgspec
 
 from hiddencost import store
+from hiddencost.doing import Doing
 from hiddencost.errors import UserError
-from hiddencost.grid import Job, bench_folder
-from hiddencost.records import OVER_BUDGET, Case, Ending, Environment, Measurement
+from hiddencost.grid import METRIC_OF_SUITE, ROTATED, Job, bench_folder
+from hiddencost.records import OVER_BUDGET, REFERENCE, Case, Ending, Environment, Measurement, Run, State
 
-METRIC_OF_SUITE = {
-    "forward": "seconds",
-    "dataset": "seconds",
-    "lookup": "lookup_seconds",
-    "growth": "growth_seconds",
-    "memory": "peak_heap_bytes",
-    "resident": "peak_rss_bytes",
-}
-"""The metric whose record says that a task is done, one way or another."""
 MEMORY_WORKERS = 2
 LEAST_SCALE, MOST_SCALE = 0.1, 10.0
 """How far a budget may shorten or lengthen the rotations that the grid plans."""
@@ -49,6 +41,21 @@ class Progress(Protocol):
     def done(self, label: str, count: int) -> None: ...
 
 
+Left = dict[tuple[Case, str, int], None]
+"""(case, metric, block) of what a process has still to report, in order."""
+CASE_TIMEOUT = 300.0
+"""Seconds after which a case that shows no sign of life is given up."""
+
+
+@dataclass(frozen=True)
+class End:
+    """How a process ended that left something undone, and the case that it was at."""
+
+    state: State
+    reason: str
+    case: Case | None = None
+
+
 @dataclass
 class Supervisor:
     """One run: the writer of its folder, what is told of it, and the workers that are alive."""
@@ -56,6 +63,8 @@ class Supervisor:
     writer: store.Writer
     progress: Progress
     pytest_arguments: Sequence[str] = ()
+    case_timeout: float = CASE_TIMEOUT
+    _hung: set[int] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _rotated: dict[int, float] = field(default_factory=dict)  # seconds of all timed calls, by block
     _left_out: set[Case] = field(default_factory=set)
@@ -95,9 +104,10 @@ class Supervisor:
             if len(kept.tasks) < len(job.tasks):
                 self.progress.done("left out", len(job.tasks) - len(kept.tasks))
             self._work([kept])
-            now, budget, left = time.perf_counter(), job.time.budget, len(jobs) - number
+            now, left = time.perf_counter(), len(jobs) - number
             rotated = self._rotated.get(job.block, 0.0)
-            if budget is not None and left and rotated:
+            if job.time.budget is not None and left and rotated:
+                budget = job.time.budget * len(jobs) / job.time.blocks
                 besides = now - block_began - rotated
                 wanted = (budget - (now - began)) / left - besides
                 scale = min(max(scale * wanted / rotated, LEAST_SCALE), MOST_SCALE)
@@ -118,35 +128,69 @@ class Supervisor:
                 _kill(worker)
 
     def _work(self, jobs: Sequence[Job]) -> None:
-        """One process: starts it, stores its records as they come, and notes the tasks it left undone."""
-        left = {
-            (task.case, METRIC_OF_SUITE[task.suite], job.block): None for job in jobs for task in job.tasks
-        }
-        log = self.writer.folder / "logs" / f"block-{jobs[0].block}.log"
+        """Measures the jobs in a process. Where it dies or hangs, the case that it was at is noted, and a
+        new process goes on with what is left; a group that was cut short is measured again."""
+        attempt = 0
+        while jobs and not self._stopped:
+            left = {
+                (task.case, METRIC_OF_SUITE[task.suite], job.block): None
+                for job in jobs
+                for task in job.tasks
+            }
+            name = f"block-{jobs[0].block}" + (f"-again-{attempt}" if attempt else "")
+            end = self._worker(jobs, name, left)
+            if self._stopped or self.pytest_arguments or not left:
+                return
+            self._note(end, name, left)
+            jobs = [kept for job in jobs if (kept := _only(job, left)).tasks]
+            attempt += 1
+
+    def _worker(self, jobs: Sequence[Job], name: str, left: Left) -> End:
+        """One process: starts it, stores its records as they come, and ends it where a case hangs."""
+        log = self.writer.folder / "logs" / f"{name}.log"
         log.parent.mkdir(exist_ok=True)
-        read_end, write_end = os.pipe()
-        with open(log, "wb") as log_file, os.fdopen(read_end, "rb") as records:
+        doing = Doing(log.with_suffix(".doing"))
+        kills_before = out_of_memory_kills()
+        with open(log, "wb") as log_file, _pipe() as (records, sender), _pipe() as (alive, _lifeline):
             with self._lock:
                 if self._stopped:
-                    os.close(write_end)
-                    return
-                worker = self._start(jobs, write_end, log_file)
+                    return End("crashed", "was not started")
+                worker = self._start(jobs, name, sender.fileno(), alive.fileno(), log_file)
                 self._alive.add(worker)
-            os.close(write_end)
+            sender.close()
+            watch = threading.Thread(target=self._watch, args=(worker, doing), daemon=True)
+            watch.start()
             for line in records:
                 self._store(line, left)
             worker.wait()
+            watch.join()
             with self._lock:
                 self._alive.discard(worker)
                 _kill(worker)  # a process that it started may have outlived it
         if worker.returncode == PYTEST_USAGE_ERROR:
             raise UserError(f"pytest refused its arguments {list(self.pytest_arguments)}: see {log}")
-        if not self._stopped and not self.pytest_arguments:
-            self._note_undone(left, worker.returncode, log)
+        case, _ = doing.told()
+        log.with_suffix(".doing").unlink()
+        if worker.pid in self._hung:
+            return End("timeout", f"hung for more than {self.case_timeout:g} s", case)
+        if worker.returncode == -signal.SIGKILL and out_of_memory_kills() > kills_before:
+            return End("out_of_memory", "was killed by the kernel for want of memory", case)
+        if worker.returncode < 0:
+            return End("crashed", f"was killed by signal {-worker.returncode}", case)
+        return End("crashed", f"ended with code {worker.returncode}", None)
 
-    def _start(self, jobs: Sequence[Job], write_end: int, log_file: IO[bytes]) -> subprocess.Popen[bytes]:
+    def _watch(self, worker: subprocess.Popen[bytes], doing: Doing) -> None:
+        """Ends a worker whose case hangs."""
+        while worker.poll() is None:
+            if doing.told()[1] > self.case_timeout:
+                self._hung.add(worker.pid)
+                _kill(worker)
+            time.sleep(min(0.5, self.case_timeout / 4))
+
+    def _start(
+        self, jobs: Sequence[Job], name: str, write_end: int, alive: int, log_file: IO[bytes]
+    ) -> subprocess.Popen[bytes]:
         folder = self.writer.folder
-        name = f"block-{jobs[0].block}"
         jobs_file = folder / "logs" / f"{name}.jobs.json"
         jobs_file.write_bytes(msgspec.json.encode(jobs))
         (folder / "pytest-benchmark").mkdir(exist_ok=True)
@@ -154,19 +198,20 @@ class Supervisor:
         suites = sorted({str(bench / f"test_{task.suite}.py") for job in jobs for task in job.tasks})
         command = [sys.executable, "-m", "pytest", "-q", f"--rootdir={bench}", f"-c={bench / 'pytest.ini'}"]
         command += suites
-        command += [f"--jobs={jobs_file.resolve()}", f"--report-fd={write_end}"]
+        command += [f"--jobs={jobs_file.resolve()}", f"--report-fd={write_end}", f"--lifeline-fd={alive}"]
+        command += [f"--doing={(folder / 'logs' / name).resolve()}.doing"]
         command += [f"--benchmark-json={(folder / 'pytest-benchmark').resolve()}/{name}.json"]
         return subprocess.Popen(
             [*command, *self.pytest_arguments],
             stdin=subprocess.DEVNULL,
             stdout=log_file,
             stderr=subprocess.STDOUT,
-            pass_fds=[write_end],
+            pass_fds=[write_end, alive],
             start_new_session=True,
             env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
         )
 
-    def _store(self, line: bytes, left: dict[tuple[Case, str, int], None]) -> None:
+    def _store(self, line: bytes, left: Left) -> None:
         if not line.endswith(b"\n"):
             return  # the worker was killed while it wrote
         record = msgspec.json.decode(line, type=Measurement | Environment)
@@ -183,16 +228,66 @@ class Supervisor:
                 del left[key]
                 self.progress.done(str(record.case), 1)
 
-    def _note_undone(self, left: dict[tuple[Case, str, int], None], code: int, log: Path) -> None:
-        """A record for each task that its process left without one, with how the process ended."""
-        ended = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
-        with self._lock:
-            for case, metric, block in left:
-                reason = f"block {block}: its process {ended} (see logs/{log.name})"
+    def _note(self, end: End, name: str, left: Left) -> None:
+        """A record for what the process was at when it ended, taken out of `left`. That is one case;
+        all of a group whose reference it was, as nothing there can be compared; and everything where it
+        is not known, or was done already."""
+        at = [key for key in left if key[0] == end.case]
+        if end.case is not None and end.case.strategy == REFERENCE:
+            at = [key for key in left if key[0].group == end.case and key[1] == "seconds"] or at
+        for case, metric, block in at or list(left):
+            reason = f"block {block}: its process {end.reason} (see logs/{name}.log)"
+            with self._lock:
                 self.writer.write(
-                    Measurement(case=case, metric=metric, state="crashed", reason=reason, block=block)
+                    Measurement(case=case, metric=metric, state=end.state, reason=reason, block=block)
                 )
                 self.progress.done(str(case), 1)
+            del left[case, metric, block]
+
+
+def _only(job: Job, left: Left) -> Job:
+    """The job's tasks that are left."""
+    tasks = (t for t in job.tasks if (t.case, METRIC_OF_SUITE[t.suite], job.block) in left)
+    return msgspec.structs.replace(job, tasks=tuple(tasks))
+
+
+@contextmanager
+def _pipe() -> Iterator[tuple[IO[bytes], IO[bytes]]]:
+    """A pipe's read and write end."""
+    read_end, write_end = os.pipe()
+    with os.fdopen(read_end, "rb") as reader, os.fdopen(write_end, "wb", 0) as writer:
+        yield reader, writer
+
+
+def out_of_memory_kills() -> int:
+    """How many processes the kernel has killed for want of memory since the machine started."""
+    try:
+        lines = Path("/proc/vmstat").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
+
+
+def remaining(jobs: Sequence[Job], run: Run) -> list[Job]:
+    """What is still to be measured of a run that ended early: every task without a record, with the
+    whole of its group where they are timed in rotation; never what was left out for want of time."""
+    done: set[tuple[int, Case, str]] = {(m.block, m.case, m.metric) for m in run.measurements}
+    left_out = {m.case for m in run.measurements if OVER_BUDGET in m.notes}
+    left = []
+    for job in jobs:
+        missing = {
+            (t.suite, t.case) for t in job.tasks if (job.block, t.case, METRIC_OF_SUITE[t.suite]) not in done
+        }
+        groups = {case.group for suite, case in missing if suite in ROTATED}
+        tasks = tuple(
+            t
+            for t in job.tasks
+            if t.case not in left_out
+            and ((t.suite, t.case) in missing or (t.suite in ROTATED and t.case.group in groups))
+        )
+        if tasks:
+            left.append(msgspec.structs.replace(job, tasks=tasks))
+    return left
 
 
 def paced(job: Job, scale: float, left_out: Collection[Case]) -> Job:

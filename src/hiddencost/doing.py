@@ -1,0 +1,52 @@
+"""What a worker is doing right now, in a file that worker and supervisor both map.
+
+Telling it is a write to memory, no system call, so it can be told before each timed call; when the worker
+dies or hangs, the supervisor reads which case it was.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+import time
+from pathlib import Path
+
+import msgspec
+
+from hiddencost.records import Case
+
+SIZE = 4096
+_HEAD = struct.Struct("dI")  # seconds of the machine's monotonic clock, length of the text
+
+
+class Doing:
+    """The file, mapped. Making it empties the file, attaching to it (`new=False`) does not."""
+
+    def __init__(self, path: Path, new: bool = True) -> None:
+        if new:
+            path.write_bytes(b"\0" * SIZE)
+        with open(path, "r+b") as file:
+            self._map = mmap.mmap(file.fileno(), SIZE)
+        self._texts: dict[Case, bytes] = {}
+        if new:
+            self._write(b"")
+
+    def tell(self, case: Case) -> None:
+        """The case that the next seconds go to."""
+        if case not in self._texts:
+            self._texts[case] = msgspec.json.encode(case)[: SIZE - _HEAD.size]
+        self._write(self._texts[case])
+
+    def _write(self, text: bytes) -> None:
+        _HEAD.pack_into(self._map, 0, time.monotonic(), len(text))
+        self._map[_HEAD.size : _HEAD.size + len(text)] = text
+
+    def told(self) -> tuple[Case | None, float]:
+        """(the case told last, None before the first; the seconds since then)."""
+        when, length = _HEAD.unpack_from(self._map, 0)
+        text = self._map[_HEAD.size : _HEAD.size + length]
+        try:
+            case = msgspec.json.decode(text, type=Case) if text else None
+        except msgspec.DecodeError:  # it died while it wrote
+            case = None
+        return case, time.monotonic() - when

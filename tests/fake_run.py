@@ -1,0 +1,37 @@
+"""`hiddencost` with the fake worker in place of the measuring one: python fake_run.py SECONDS ARGUMENTS..."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+
+from hiddencost import supervise
+
+WORKER = Path(__file__).parent / "fake_worker.py"
+
+
+def start_with(seconds):
+    """A stand-in for `Supervisor._start`."""
+
+    def start(self, jobs, name, report, lifeline, log_file):
+        logs = self.writer.folder / "logs"
+        (logs / f"{name}.jobs.json").write_bytes(msgspec.json.encode(jobs))
+        arguments = [logs / f"{name}.jobs.json", report, lifeline, logs / f"{name}.doing", seconds]
+        return subprocess.Popen(
+            [sys.executable, str(WORKER), *map(str, arguments)],
+            stdout=log_file,
+            stderr=subprocess.STDOUT,
+            pass_fds=[report, lifeline],
+            start_new_session=True,
+        )
+
+    return start
+
+
+if __name__ == "__main__":
+    supervise.Supervisor._start = start_with(float(sys.argv[1]))
+    from hiddencost.cli import main
+
+    sys.argv = ["hiddencost", *sys.argv[2:]]
+    main()
