@@ -94,8 +94,27 @@ def test_the_benchmarks_own_load_is_not_held_against_the_machine(machine):
     assert list(environment.warnings(1)) == []
 
 
-def test_doctor_prints_what_it_found_and_the_command_that_mends_it(machine):
+@pytest.mark.parametrize(("slow", "figure", "trouble"), [(1.0, "1.00", False), (1.7, "1.70", True)])
+def test_a_speed_that_changes_from_call_to_call_is_told(monkeypatch, slow, figure, trouble):
+    """Every third piece of work takes `slow` times as long, on a fake clock."""
+    clock, calls = [0.0], [0]
+
+    def now():
+        calls[0] += 1
+        if calls[0] % 2 == 1 and calls[0] > 1:  # the end of a piece of work
+            clock[0] += 0.01 * (slow if calls[0] % 3 == 0 else 1.0)
+        return clock[0]
+
+    monkeypatch.setattr(environment.time, "perf_counter", now)
+    check = environment.steadiness()
+    assert check.figure == f"one in ten takes {figure} times as long as the fastest tenth"
+    assert bool(check.trouble) is trouble
+
+
+def test_doctor_prints_what_it_found_and_the_command_that_mends_it(machine, monkeypatch):
     machine(load=2.5, files={"/sys/devices/system/cpu/smt/active": "1"})
+    uneven = environment.Check("the same work, again and again", "x", "uneven", "wait")
+    monkeypatch.setattr(environment, "steadiness", lambda: uneven)
     done = CliRunner().invoke(main, ["doctor", "--look-only"])
     assert done.exit_code == 0
     lines = done.output.splitlines()
@@ -103,6 +122,7 @@ def test_doctor_prints_what_it_found_and_the_command_that_mends_it(machine):
     place = lines.index("!!  load average: 2.5 on 4 cores: other work runs beside the benchmark")
     assert lines[place + 1].strip().startswith("top -o %CPU")
     assert "--  hyper-threading: on: two cores may be halves of one" in lines
+    assert lines[-2:] == ["!!  the same work, again and again: x: uneven", "      wait"]
 
 
 def test_what_changed_between_two_environments_is_told_in_words(machine):

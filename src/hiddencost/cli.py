@@ -159,7 +159,9 @@ def run(
     header = _header(planned, text, [*timed, *memory])
     if out is None:
         store.check_latest(REPORTS / "latest")
-    how = _supervised(store.Writer(folder, header), timed, memory, pytest_arguments, case_timeout)
+    writer = store.Writer(folder, header)
+    _warn(timed)
+    how = _supervised(writer, timed, memory, pytest_arguments, case_timeout)
     if out is None:
         store.point_latest(folder, REPORTS / "latest")
     _finish(folder, how)
@@ -212,7 +214,9 @@ def _go_on(folder: Path, case_timeout: float, given: Sequence[str]) -> None:
         click.echo(f"{folder}: nothing is missing")
         _finish(folder, "complete")
         return
-    how = _supervised(store.Writer(folder, None), timed, memory, (), case_timeout)
+    writer = store.Writer(folder, None)
+    _warn(timed)
+    how = _supervised(writer, timed, memory, (), case_timeout)
     if folder.parent == REPORTS / "runs":
         store.point_latest(folder, REPORTS / "latest")
     _finish(folder, how)
@@ -238,6 +242,14 @@ def _refuse_nothing(folder: Path) -> None:
         raise UserError(f"nothing was measured ({folder}): {reasons.most_common(1)[0][0]}")
 
 
+def _warn(timed: Sequence[grid.Job]) -> None:
+    """Tells once what makes the timings of these jobs unreliable here."""
+    from hiddencost import environment
+
+    for warning in environment.warnings(own_load=0, threads=timed[0].time.threads if timed else 1):
+        click.echo(f"warning: {warning} (hiddencost doctor)")
+
+
 def _supervised(
     writer: store.Writer,
     timed: Sequence[grid.Job],
@@ -245,12 +257,9 @@ def _supervised(
     pytest_arguments: Sequence[str],
     case_timeout: float,
 ) -> str:
-    from hiddencost import environment
     from hiddencost.supervise import Supervisor
 
     total = sum(len(job.tasks) for job in [*timed, *memory])
-    for warning in environment.warnings(own_load=0, threads=timed[0].time.threads if timed else 1):
-        click.echo(f"warning: {warning} (hiddencost doctor)")
     try:
         with _progress(total) as progress:
             return Supervisor(writer, progress, pytest_arguments, case_timeout).run(timed, memory)
@@ -339,7 +348,7 @@ def doctor(look_only: bool) -> None:
     """
     from hiddencost import environment
 
-    for check in environment.checks(own_load=0):
+    for check in (*environment.checks(own_load=0), environment.steadiness()):
         sign = "ok" if not check.trouble else "!!" if check.serious else "--"
         click.echo(f"{sign}  {check.what}: {check.figure}" + f": {check.trouble}" * bool(check.trouble))
         if check.trouble:

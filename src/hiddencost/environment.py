@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from statistics import quantiles
 
 import psutil
 
@@ -39,6 +41,8 @@ SETTINGS = (
 HIGH_LOAD = 0.5
 """A load average of more than half a core beside the benchmark's own is told: the noise grows with it."""
 MUCH_SWAP = 64 * 2**20
+UNEVEN = 1.15
+"""The slowest tenth of equal pieces of work over the fastest, from which it is told."""
 STOLEN = 0.02
 """Share of the time that another guest had the core, from which it is told."""
 
@@ -205,6 +209,24 @@ def _usual() -> Iterator[Check]:
             "another process uses the device",
             f"kill {pid}   # if it is yours",
         )
+
+
+def steadiness(seconds: float = 2.0) -> Check:
+    """How evenly the same piece of work runs, one after the other for `seconds`. On a shared host it may
+    flip between two speeds without anything that this machine's kernel could count."""
+    taken: list[float] = []
+    end = time.perf_counter() + seconds
+    while (began := time.perf_counter()) < end or len(taken) < 10:
+        sum(range(200_000))
+        taken.append(time.perf_counter() - began)
+    deciles = quantiles(taken, n=10)
+    slower = deciles[-1] / deciles[0]
+    return Check(
+        "the same work, again and again",
+        f"one in ten takes {slower:.2f} times as long as the fastest tenth",
+        "the speed changes from call to call; more rounds are needed" * (slower > UNEVEN),
+        "a machine of its own, or another hour; --budget for more rounds",
+    )
 
 
 def stolen_share() -> float:
