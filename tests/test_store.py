@@ -67,6 +67,29 @@ def test_a_last_line_cut_short_by_a_kill_is_left_out(run):
         assert store.read(run).measurements == (MEASUREMENT,)
 
 
+def test_a_run_that_goes_on_loses_the_line_that_was_cut_short_and_nothing_else(run):
+    path = run / store.RESULTS
+    whole = path.read_bytes()
+    path.write_bytes(whole + store.encode(MEASUREMENT)[:-5])
+    writer = store.Writer(run, None)
+    ending = Ending(finished="now", how="interrupted", seconds=1.5)
+    writer.write(ending)
+    with pytest.raises(UserError, match="another hiddencost is writing to this run"):
+        store.Writer(run, None)
+    writer.close()
+    assert path.read_bytes() == whole + store.encode(ending)
+    later = store.Writer(run, None)
+    later.write(Ending(finished="later", how="complete", seconds=2.0))
+    later.close()
+    assert store.read(run).ending == Ending(finished="later", how="complete", seconds=3.5)
+
+
+def test_there_is_no_run_to_go_on_with(tmp_path):
+    with pytest.raises(UserError, match=r"not writable \(No such file or directory\)"):
+        store.Writer(tmp_path / "none", None)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("damage", "line"),
     [
