@@ -84,11 +84,11 @@ def test_rotations_fill_the_budget_once_the_first_block_has_shown_what_else_take
     assert took == pytest.approx(500)
 
 
-def test_a_slow_machine_shortens_its_rotations_and_no_further_than_to_a_tenth(monkeypatch):
+def test_a_slow_machine_shortens_its_rotations_but_not_to_nothing(monkeypatch):
     asked, took, _ = scales(monkeypatch, budget=500, besides=80, rotation=40)
     assert asked[1:] == pytest.approx([0.375] * 4)
     assert took == pytest.approx(500)
-    assert scales(monkeypatch, budget=100, besides=80, rotation=40)[0][1:] == pytest.approx([0.1] * 4)
+    assert scales(monkeypatch, budget=100, besides=80, rotation=40)[0][1:] == pytest.approx([0.3] * 4)
 
 
 def test_without_a_budget_every_block_is_as_planned(monkeypatch):

@@ -30,8 +30,9 @@ from hiddencost.grid import METRIC_OF_SUITE, ROTATED, Job, bench_folder
 from hiddencost.records import OVER_BUDGET, REFERENCE, Case, Ending, Environment, Measurement, Run, State
 
 MEMORY_WORKERS = 2
-LEAST_SCALE, MOST_SCALE = 0.1, 10.0
-"""How far a budget may shorten or lengthen the rotations that the grid plans."""
+LEAST_SCALE, MOST_SCALE = 0.3, 10.0
+"""How far a budget may shorten or lengthen the rotations that the grid plans. Shorter ones save little:
+what takes time then is tracing, and the groups that need it for their fewest rounds anyway."""
 PYTEST_USAGE_ERROR = 4
 
 
