@@ -3,13 +3,13 @@
     python fake_worker.py JOBS REPORT_FD LIFELINE_FD DOING SECONDS
 
 Every task yields its metric after SECONDS; a case whose strategy is `dies`, `hangs`, `eats` (as if killed
-for want of memory) or `fails` (exits with code 3) ends as its name says.
+for want of memory) or `fails` (exits with code 3) ends as its name says; `stumbles` dies once, when part
+of its group is reported.
 """
 
 import os
 import signal
 import sys
-import threading
 import time
 from itertools import groupby
 from pathlib import Path
@@ -17,18 +17,13 @@ from pathlib import Path
 import msgspec
 
 from hiddencost import environment, store
-from hiddencost.doing import Doing
+from hiddencost.doing import Doing, end_with
 from hiddencost.grid import METRIC_OF_SUITE, ROTATED, Job
 from hiddencost.records import Measurement
 
 
-def end_with(lifeline):
-    os.read(lifeline, 1)
-    os.killpg(os.getpgid(0), signal.SIGKILL)
-
-
 def main(jobs_file, report, lifeline, doing_file, seconds):
-    threading.Thread(target=end_with, args=(int(lifeline),), daemon=True).start()
+    end_with(int(lifeline))
     doing = Doing(Path(doing_file), new=False)
     for job in msgspec.json.decode(Path(jobs_file).read_bytes(), type=list[Job]):
         os.write(int(report), store.encode(environment.capture(job.block, {}, own_load=1e9)))
@@ -45,6 +40,10 @@ def main(jobs_file, report, lifeline, doing_file, seconds):
                     places=(place, place + len(group)),
                     block=job.block,
                 )
+                stumbled = Path(doing_file).parent / "stumbled"
+                if task.case.strategy == "stumbles" and not stumbled.exists():
+                    stumbled.touch()
+                    os.kill(os.getpid(), signal.SIGSEGV)
                 os.write(int(report), store.encode(record))
 
 

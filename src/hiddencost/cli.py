@@ -19,6 +19,7 @@ import msgspec
 from hiddencost import __version__, formatting, grid, store
 from hiddencost.errors import UserError
 from hiddencost.records import SCHEMA_VERSION, TWIN, Header
+from hiddencost.supervise import CASE_TIMEOUT
 
 REPORTS = Path("reports")
 _T = TypeVar("_T")
@@ -109,7 +110,7 @@ def _axis(
 @click.option(
     "--case-timeout",
     type=float,
-    default=300,
+    default=CASE_TIMEOUT,
     show_default=True,
     help="Seconds after which a case that hangs is given up.",
 )
@@ -255,7 +256,7 @@ def _supervised(
     timed: Sequence[grid.Job],
     memory: Sequence[grid.Job],
     pytest_arguments: Sequence[str],
-    case_timeout: float,
+    case_timeout: float = CASE_TIMEOUT,
 ) -> str:
     from hiddencost.supervise import Supervisor
 
@@ -369,7 +370,7 @@ def _noise_floor(folder: Path) -> None:
     timed = grid.timed_jobs(planned)
     click.echo("\nThe plain forward pass against itself:")
     writer = store.Writer(folder, _header(planned, text, timed))
-    if _supervised(writer, timed, (), (), case_timeout=300) == "interrupted":
+    if _supervised(writer, timed, (), ()) == "interrupted":
         sys.exit(130)
     _refuse_nothing(folder)
     from hiddencost.stats import Table

@@ -1,4 +1,4 @@
-"""What a worker is doing right now, in a file that worker and supervisor both map.
+"""What a worker is doing right now, in a file that worker and supervisor both map; and its lifeline.
 
 Telling it is a write to memory, no system call, so it can be told before each timed call; when the worker
 dies or hangs, the supervisor reads which case it was.
@@ -7,7 +7,10 @@ dies or hangs, the supervisor reads which case it was.
 from __future__ import annotations
 
 import mmap
+import os
+import signal
 import struct
+import threading
 import time
 from pathlib import Path
 
@@ -50,3 +53,14 @@ class Doing:
         except msgspec.DecodeError:  # it died while it wrote
             case = None
         return case, time.monotonic() - when
+
+
+def end_with(lifeline: int) -> None:
+    """Ends this process and all that it started when its supervisor ends, however that came: `lifeline` is
+    a pipe of which only the supervisor holds the other end."""
+
+    def wait() -> None:
+        os.read(lifeline, 1)
+        os.killpg(os.getpgid(0), signal.SIGKILL)
+
+    threading.Thread(target=wait, daemon=True).start()

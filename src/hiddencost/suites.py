@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import os
 import random
-import signal
-import threading
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,7 +22,7 @@ import psutil
 import pytest
 
 from hiddencost import backends, environment, grid, measure, memory, models, store, strategies
-from hiddencost.doing import Doing
+from hiddencost.doing import Doing, end_with
 from hiddencost.errors import UserError
 from hiddencost.grid import METRIC_OF_SUITE, ROTATED, Catalogue, Job, Task
 from hiddencost.records import OVER_BUDGET, REFERENCE, TWIN, Case, Environment, Measurement
@@ -146,7 +144,7 @@ class Measured:
 
     def memory(self, task: Task) -> Measurement:
         """The peak of a task's case; the process of its whole job is run at the first request."""
-        metric = "peak_heap_bytes" if task.suite == "memory" else "peak_rss_bytes"
+        metric = METRIC_OF_SUITE[task.suite]
         if (task.case, metric) not in self._found:
             read = memory.heap if task.suite == "memory" else memory.resident
             for record in read(next(job for job in self.jobs if task in job.tasks), tell=self.tell):
@@ -189,13 +187,7 @@ def pytest_configure(config: pytest.Config) -> None:
     tell = Doing(Path(doing), new=False).tell if doing else lambda case: None
     config.stash[MEASURED] = Measured(jobs, Reporter(config.getoption("--report-fd")), tell)
     if lifeline is not None:
-        threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
-
-
-def _end_with(lifeline: int) -> None:
-    """Waits for the supervisor's end, however it came, and ends this process and all that it started."""
-    os.read(lifeline, 1)
-    os.killpg(os.getpgid(0), signal.SIGKILL)
+        end_with(lifeline)
 
 
 MEASURED = pytest.StashKey[Measured]()
