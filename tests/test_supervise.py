@@ -178,6 +178,15 @@ def test_two_bad_cases_cost_two_cases(tmp_path, monkeypatch):
     assert found["get_layer_name"] == ("ok", "")
 
 
+def test_a_group_that_was_reported_in_part_is_measured_again_with_its_reference(tmp_path, monkeypatch):
+    """The worker dies after the reference and its twin are reported, having told the last case of all."""
+    found = supervised(tmp_path, monkeypatch, ["stumbles", "get_layer_name"])
+    assert found["get_layer_name"][0] == "crashed"
+    assert found["stumbles"] == ("ok", "")
+    cases = [m.case.strategy for m in store.read(tmp_path / "run").measurements]
+    assert cases.count(REFERENCE) == cases.count(TWIN) == 2
+
+
 def test_look_ups_have_no_group_that_would_be_measured_again(tmp_path, monkeypatch):
     found = supervised(tmp_path, monkeypatch, ["get_layer_name", "dies", "dict_in_advance"], suite="lookup")
     assert [found[name][0] for name in ("get_layer_name", "dies", "dict_in_advance")] == [

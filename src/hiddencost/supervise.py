@@ -65,7 +65,6 @@ class Supervisor:
     progress: Progress
     pytest_arguments: Sequence[str] = ()
     case_timeout: float = CASE_TIMEOUT
-    _hung: set[int] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _rotated: dict[int, float] = field(default_factory=dict)  # seconds of all timed calls, by block
     _left_out: set[Case] = field(default_factory=set)
@@ -142,8 +141,8 @@ class Supervisor:
             end = self._worker(jobs, name, left)
             if self._stopped or self.pytest_arguments or not left:
                 return
-            self._note(end, name, left)
-            jobs = [kept for job in jobs if (kept := _only(job, left)).tasks]
+            given_up = self._note(end, name, left)
+            jobs = unfinished(jobs, left.keys(), given_up)
             attempt += 1
 
     def _worker(self, jobs: Sequence[Job], name: str, left: Left) -> End:
@@ -159,7 +158,8 @@ class Supervisor:
                 worker = self._start(jobs, name, sender.fileno(), alive.fileno(), log_file)
                 self._alive.add(worker)
             sender.close()
-            watch = threading.Thread(target=self._watch, args=(worker, doing), daemon=True)
+            hung = threading.Event()
+            watch = threading.Thread(target=self._watch, args=(worker, doing, hung), daemon=True)
             watch.start()
             for line in records:
                 self._store(line, left)
@@ -172,7 +172,7 @@ class Supervisor:
             raise UserError(f"pytest refused its arguments {list(self.pytest_arguments)}: see {log}")
         case, _ = doing.told()
         log.with_suffix(".doing").unlink()
-        if worker.pid in self._hung:
+        if hung.is_set():
             return End("timeout", f"hung for more than {self.case_timeout:g} s", case)
         if worker.returncode == -signal.SIGKILL and out_of_memory_kills() > kills_before:
             return End("out_of_memory", "was killed by the kernel for want of memory", case)
@@ -180,11 +180,11 @@ class Supervisor:
             return End("crashed", f"was killed by signal {-worker.returncode}", case)
         return End("crashed", f"ended with code {worker.returncode}", None)
 
-    def _watch(self, worker: subprocess.Popen[bytes], doing: Doing) -> None:
-        """Ends a worker whose case hangs."""
+    def _watch(self, worker: subprocess.Popen[bytes], doing: Doing, hung: threading.Event) -> None:
+        """Ends a worker whose case hangs, and sets `hung`."""
         while worker.poll() is None:
             if doing.told()[1] > self.case_timeout:
-                self._hung.add(worker.pid)
+                hung.set()
                 _kill(worker)
             time.sleep(min(0.5, self.case_timeout / 4))
 
@@ -229,14 +229,15 @@ class Supervisor:
                 del left[key]
                 self.progress.done(str(record.case), 1)
 
-    def _note(self, end: End, name: str, left: Left) -> None:
+    def _note(self, end: End, name: str, left: Left) -> set[Case]:
         """A record for what the process was at when it ended, taken out of `left`. That is one case;
         all of a group whose reference it was, as nothing there can be compared; and everything where it
-        is not known, or was done already."""
+        is not known, or was done already. Returns those cases."""
         at = [key for key in left if key[0] == end.case]
         if end.case is not None and end.case.strategy == REFERENCE:
             at = [key for key in left if key[0].group == end.case and key[1] == "seconds"] or at
-        for case, metric, block in at or list(left):
+        given_up = at or list(left)
+        for case, metric, block in given_up:
             reason = f"block {block}: its process {end.reason} (see logs/{name}.log)"
             with self._lock:
                 self.writer.write(
@@ -244,12 +245,7 @@ class Supervisor:
                 )
                 self.progress.done(str(case), 1)
             del left[case, metric, block]
-
-
-def _only(job: Job, left: Left) -> Job:
-    """The job's tasks that are left."""
-    tasks = (t for t in job.tasks if (t.case, METRIC_OF_SUITE[t.suite], job.block) in left)
-    return msgspec.structs.replace(job, tasks=tuple(tasks))
+        return {case for case, _, _ in given_up}
 
 
 @contextmanager
@@ -272,19 +268,27 @@ def out_of_memory_kills() -> int:
 def remaining(jobs: Sequence[Job], run: Run) -> list[Job]:
     """What is still to be measured of a run that ended early: every task without a record, with the
     whole of its group where they are timed in rotation; never what was left out for want of time."""
-    done: set[tuple[int, Case, str]] = {(m.block, m.case, m.metric) for m in run.measurements}
-    left_out = {m.case for m in run.measurements if OVER_BUDGET in m.notes}
+    done = {(m.case, m.metric, m.block) for m in run.measurements}
+    planned = {(t.case, METRIC_OF_SUITE[t.suite], job.block) for job in jobs for t in job.tasks}
+    return unfinished(jobs, planned - done, {m.case for m in run.measurements if OVER_BUDGET in m.notes})
+
+
+def unfinished(
+    jobs: Sequence[Job], missing: Collection[tuple[Case, str, int]], given_up: Collection[Case]
+) -> list[Job]:
+    """The jobs with the tasks whose (case, metric, block) is missing, and the whole of their groups where
+    those are timed in rotation; without the cases that are given up. Jobs without tasks are left out."""
+    groups = {(case.group, block) for case, metric, block in missing if metric == "seconds"}
     left = []
     for job in jobs:
-        missing = {
-            (t.suite, t.case) for t in job.tasks if (job.block, t.case, METRIC_OF_SUITE[t.suite]) not in done
-        }
-        groups = {case.group for suite, case in missing if suite in ROTATED}
         tasks = tuple(
             t
             for t in job.tasks
-            if t.case not in left_out
-            and ((t.suite, t.case) in missing or (t.suite in ROTATED and t.case.group in groups))
+            if t.case not in given_up
+            and (
+                (t.case, METRIC_OF_SUITE[t.suite], job.block) in missing
+                or (t.suite in ROTATED and (t.case.group, job.block) in groups)
+            )
         )
         if tasks:
             left.append(msgspec.structs.replace(job, tasks=tasks))
