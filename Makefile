@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help bench quick test test-slow lint pairing readme reference clean
+.PHONY: help bench quick gate baseline test test-slow lint pairing readme reference clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,6 +22,15 @@ bench: $(READY)  ## measure the default grid (20 minutes) and write reports/late
 
 quick: $(READY)  ## measure the smoke grid (one minute) and write reports/latest/
 	$(BIN)/hiddencost run --grid smoke
+
+GATE ?=
+gate: $(READY)  ## is anything slower or larger than reports/baseline.json? Or GATE="--against main", side by side
+	$(BIN)/hiddencost gate $(GATE)
+
+baseline: $(READY)  ## measure the gate's grid anew and keep it as reports/baseline.json
+	rm -rf reports/runs/baseline
+	$(BIN)/hiddencost run --grid gate --out reports/runs/baseline
+	$(BIN)/hiddencost baseline reports/runs/baseline
 
 test: lint  ## lint, types, and all tests but the slow ones
 	$(BIN)/python -m pytest -m "not slow"

@@ -16,7 +16,9 @@ ORDER = (
     "stats",
     "environment",
     "doing",
+    "turns",
     "claims",
+    "gate",
     "plots",
     "page",
     "readme",
@@ -28,11 +30,13 @@ ORDER = (
     "measure",
     "memory",
     "suites",
+    "nursery",
+    "trees",
     "supervise",
     "cli",
 )
 GROUND = ORDER[: ORDER.index("claims")]
-READING = ("claims", "plots", "page", "readme")
+READING = ("claims", "gate", "plots", "page", "readme")
 MEASURING = ORDER[ORDER.index("models") : ORDER.index("cli")]
 FRAMEWORKS = {"keras", "keras_hub", "keras_nlp", "tensorflow", "jax", "torch"}
 
@@ -107,7 +111,7 @@ def test_measuring_files_import_frameworks_only_inside_functions():
 
 def test_a_report_is_written_without_importing_a_framework(tmp_path):
     code = (
-        "import sys; from hiddencost import cli, page, plots, claims; "
+        "import sys; from hiddencost import cli, gate, page, plots, claims; "
         f"print(sorted({FRAMEWORKS!r} & set(sys.modules)))"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

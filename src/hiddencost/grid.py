@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -38,6 +38,15 @@ METRIC_OF_SUITE: dict[Suite, str] = {
     "resident": "peak_rss_bytes",
 }
 """The metric whose record says that a task is done, one way or another."""
+GATED = {
+    "seconds": 0.01,
+    "overhead_ratio": 0.01,
+    "lookup_slope_ratio": 0.10,
+    "peak_heap_bytes": 0.01,
+    "payload_bytes": 0.0,
+    "traces": 0.0,
+}
+"""What the gate compares, with the relative change from which it counts unless `[gate]` says otherwise."""
 _POINT = re.compile(r"embeddings|final_norm|block_\d+|-?\d+")
 
 
@@ -118,7 +127,7 @@ class Dataset(_Table):
 
 
 class Grid(_Table):
-    """A whole grid file."""
+    """A whole grid file. gate: the relative change from which a metric counts as moved, by its name."""
 
     name: str
     seed: int = 358
@@ -128,6 +137,7 @@ class Grid(_Table):
     lookup: Lookup | None = None
     growth: Growth | None = None
     dataset: Dataset | None = None
+    gate: dict[str, float] = {}
 
 
 class Catalogue(msgspec.Struct, frozen=True):
@@ -155,6 +165,19 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     optional: bool = False
 
 
+class Fault(msgspec.Struct, frozen=True, kw_only=True):
+    """What makes a strategy worse on purpose, to measure the gate itself. No grid and no option of a run
+    can name one.
+
+    slower: the share of its own time that each call waits on top, busily. states: how many hidden states
+    more than it needs it keeps alive during the call.
+    """
+
+    strategy: str
+    slower: float = 0.0
+    states: int = 0
+
+
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """What one process is told to measure."""
 
@@ -162,6 +185,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     seed: int
     time: Time
     tasks: tuple[Task, ...]
+    fault: Fault | None = None
 
 
 AXES = ("model", "strategy", "points", "mode", "batch", "length")
@@ -254,6 +278,11 @@ def _problems(grid: Grid, catalogue: Catalogue) -> Iterator[str]:
             yield f"[time] {name} = {value}: must be at least {least}"
     if time.budget is not None and not time.budget > 0:
         yield f"[time] budget = {time.budget}: must be above 0 seconds"
+    for name, threshold in grid.gate.items():
+        if name not in GATED:
+            yield f"unknown metric '{name}' in [gate]{nearest(name, GATED)}"
+        if not 0 <= threshold < 10:
+            yield f"[gate] {name} = {threshold}: must be at least 0 and below 10, such as 0.01 for 1 %"
     if not 0 < time.precision < 1:
         yield f"[time] precision = {time.precision}: must be between 0 and 1, such as 0.01 for 1 %"
     limits = [("time", time.seconds), *(("forward", section.seconds) for section in grid.forward)]
@@ -492,6 +521,24 @@ def timed_jobs(grid: Grid) -> list[Job]:
 
 
 FIRST_MEMORY_BLOCK = 100
+
+
+def only(jobs: Sequence[Job], cases: Collection[Case]) -> list[Job]:
+    """The jobs with nothing but these cases and what they are compared with: their group's reference and
+    twin. A case of `lookup` without layers stands for all look-ups (they share a slope)."""
+    groups = {case.group for case in cases}
+    lookups = any(case.model == "lookup" and case.layers is None for case in cases)
+
+    def wanted(task: Task) -> bool:
+        compared = task.case.strategy in (REFERENCE, TWIN) and task.suite in ROTATED
+        return (
+            task.case in cases
+            or (compared and task.case.group in groups)
+            or (lookups and task.suite == "lookup")
+        )
+
+    kept = (msgspec.structs.replace(job, tasks=tuple(filter(wanted, job.tasks))) for job in jobs)
+    return [job for job in kept if job.tasks]
 
 
 def memory_jobs(grid: Grid) -> list[Job]:

@@ -22,9 +22,10 @@ import numpy as np
 from hiddencost import backends, points, stats, strategies
 from hiddencost.chain import layer_by_layer
 from hiddencost.errors import UserError
-from hiddencost.grid import Task, Time
+from hiddencost.grid import Fault, Task, Time
 from hiddencost.models import LoadedModel
 from hiddencost.records import OUTPUT, REFERENCE, ROUNDS_WANTED, Case, Measurement, State
+from hiddencost.turns import Turns
 
 TOLERANCE = 1e-5
 """Largest difference to the layer-by-layer values, in units of max(1, largest reference value), float32."""
@@ -32,6 +33,12 @@ BETWEEN_MODES = 1e-4
 """The same between a compiled mode and eager: other kernels, other rounding."""
 PILOT = 0.25
 """Share of the time after which the number of rounds is chosen from the spread seen so far."""
+LOOKUP_ROUNDS = 25
+LOOKUP_SECONDS = 0.001
+VISIT_SECONDS = 0.03
+"""How long a side calls before the other one has its turn: long enough that the hand-over costs little,
+short enough that the machine is the same (the speed of a shared host wanders by 6 % in 10 ms, by 10 % in
+100 ms)."""
 FULL_COLLECTIONS = 25
 """Rounds between two full garbage collections; between the others only the youngest generation is."""
 
@@ -46,6 +53,7 @@ class Ready:
 
     case: Case
     run: backends.Compiled
+    slower: float = 0.0
     seconds: list[float] = field(default_factory=list)
     places: list[int] = field(default_factory=list)
     failed: str = ""
@@ -53,15 +61,24 @@ class Ready:
 
 class Process:
     """What this process has loaded: models by name, each with its points and its inputs. tell: is told
-    each case that the next seconds go to."""
+    each case that the next seconds go to. turns: taken with another worker. fault: what one strategy is
+    made worse by."""
 
     def __init__(
-        self, block: int, seed: int, settings: Time, tell: Callable[[Case], None] = lambda case: None
+        self,
+        block: int,
+        seed: int,
+        settings: Time,
+        tell: Callable[[Case], None] = lambda case: None,
+        turns: Turns | None = None,
+        fault: Fault | None = None,
     ) -> None:
         self.block = block
         self.seed = seed
         self.settings = settings
         self.tell = tell
+        self.turns = turns
+        self._fault = fault
         self.load_seconds: dict[str, float] = {}
         self._models: dict[str, tuple[LoadedModel, tuple[points.Point, ...]]] = {}
         self._replays: dict[tuple[str, str], backends.Compiled] = {}
@@ -83,6 +100,11 @@ class Process:
     def failure(self, case: Case, metric: str, state: State, reason: str) -> Measurement:
         return Measurement(case=case, metric=metric, state=state, reason=reason, block=self.block)
 
+    def fault(self, case: Case) -> Fault:
+        """What the case is made worse by: nothing, but where the gate itself is measured."""
+        found = self._fault
+        return found if found and found.strategy == case.strategy else Fault(strategy=case.strategy)
+
     def generator(self, what: str) -> random.Random:
         """This block's source of order, the same whenever the run's seed is."""
         return random.Random(zlib.crc32(f"{self.seed}/{self.block}/{what}".encode()))
@@ -90,14 +112,6 @@ class Process:
     def shuffled(self, cases: Sequence[Case], what: str) -> list[Case]:
         """The cases in this block's order."""
         return self.generator(what).sample(list(cases), len(cases))
-
-    @staticmethod
-    def iterations(call: Callable[[], Any], seconds: float) -> int:
-        """How many calls take about `seconds`, at least one."""
-        began = time.perf_counter()
-        for _ in range(10):
-            call()
-        return max(1, int(seconds / ((time.perf_counter() - began) / 10)))
 
     def built(self, case: Case) -> strategies.Extraction:
         """The case's strategy on its model. Raises UserError when the model lacks the points."""
@@ -230,6 +244,8 @@ def rotation(process: Process, tasks: Sequence[Task]) -> Iterator[Measurement]:
     except Exception as error:
         for case in cases:
             yield process.failure(case, "seconds", state_of(error), told(error))
+        if process.turns:
+            process.turns.agree({})
         return
     ready: list[Ready] = []
     for case in cases:
@@ -238,6 +254,8 @@ def rotation(process: Process, tasks: Sequence[Task]) -> Iterator[Measurement]:
     if not any(r.case.strategy == REFERENCE for r in ready):
         for r in ready:
             yield process.failure(r.case, "seconds", "crashed", "the group's reference did not run")
+        if process.turns:
+            process.turns.agree({})
         return
     capped = _rounds(process, ready, placed, seconds)
     reference = next(r for r in ready if r.case.strategy == REFERENCE)
@@ -283,7 +301,7 @@ def _prepare(
     yield process.measurement(case, "max_abs_difference", [worst])
     yield process.measurement(case, "output_bytes", [output])
     yield process.measurement(case, "payload_bytes", [payload_bytes(case, process.model(case.model)[1])])
-    ready.append(Ready(case, run))
+    ready.append(Ready(case, run, process.fault(case).slower))
 
 
 def _rounds(process: Process, ready: list[Ready], placed: Any, seconds: float) -> dict[str, str]:
@@ -296,17 +314,18 @@ def _rounds(process: Process, ready: list[Ready], placed: Any, seconds: float) -
     settings = process.settings
     gc.collect()
     gc.freeze()
-    _round(ready, placed, 0, process.tell)  # a warm call of each
-    for r in ready:
-        r.seconds.clear()
-        r.places.clear()
-    began, done = time.perf_counter(), 0
+    _round(ready, placed, [None] * len(ready), process.tell)  # a warm call of each
     generator = process.generator(str(ready[0].case.group))
     ready = list(ready)
     try:
+        if process.turns:
+            with process.turns.on_one_core():
+                _rounds_in_turn(process.turns, process, ready, placed, seconds)
+            return {}
+        began, done = time.perf_counter(), 0
         while True:
             generator.shuffle(ready)
-            _round(ready, placed, done * len(ready), process.tell)
+            _round(ready, placed, range(done * len(ready), (done + 1) * len(ready)), process.tell)
             done += 1
             gc.collect(2 if done % FULL_COLLECTIONS == 0 else 0)
             spent = time.perf_counter() - began
@@ -321,11 +340,54 @@ def _rounds(process: Process, ready: list[Ready], placed: Any, seconds: float) -
         gc.unfreeze()
 
 
-def _round(ready: Sequence[Ready], placed: Any, first_place: int, tell: Callable[[Case], None]) -> None:
-    """Calls each case once and notes its seconds; one that raises is called no more."""
+def _rounds_in_turn(
+    turns: Turns, process: Process, ready: Sequence[Ready], placed: Any, seconds: float
+) -> None:
+    """The same against another worker, each case in the order before, after, after, before. Places count
+    the calls of both. A turn is as many calls as take VISIT_SECONDS, after one that is not timed: when the
+    other side has called, nothing of this one is in the caches. What only one side can run is not called."""
+    wanted: dict[str, int] = {}
+    for r in ready:
+        began = time.perf_counter()
+        _round([r, r], placed, [None, None], process.tell)
+        wanted[str(r.case)] = max(1, round(2 * VISIT_SECONDS / (time.perf_counter() - began)))
+    calls = turns.agree(wanted)
+    for r in ready:
+        if str(r.case) not in calls:
+            r.failed = "the other side could not run it"
+    order = sorted((r for r in ready if not r.failed), key=lambda r: str(r.case))
+    generator = process.generator(str(ready[0].case.group))
+    began, done, place = time.perf_counter(), 0, 0
+
+    def visit(r: Ready, places: Sequence[int]) -> None:
+        _round([r] * (len(places) + 1), placed, [None, *places], process.tell)
+
+    while order and turns.go_on(done < process.settings.min_rounds or time.perf_counter() - began < seconds):
+        generator.shuffle(order)
+        for r in order:
+            n = calls[str(r.case)]
+            if turns.leads:
+                visit(r, range(place, place + n))
+                turns.pass_turn()
+                turns.await_turn()
+                visit(r, range(place + 3 * n, place + 4 * n))
+            else:
+                turns.await_turn()
+                visit(r, range(place + n, place + 3 * n))
+                turns.pass_turn()
+            place += 4 * n
+        done += 1
+        gc.collect(2 if done % FULL_COLLECTIONS == 0 else 0)
+
+
+def _round(
+    ready: Sequence[Ready], placed: Any, places: Sequence[int | None], tell: Callable[[Case], None]
+) -> None:
+    """Calls each once and notes its seconds with its place, or nothing where that is None; one that raises
+    is called no more."""
     gc.disable()
     try:
-        for place, r in enumerate(ready, first_place):
+        for place, r in zip(places, ready, strict=True):
             if r.failed:
                 continue
             tell(r.case)
@@ -333,8 +395,14 @@ def _round(ready: Sequence[Ready], placed: Any, first_place: int, tell: Callable
                 began = time.perf_counter_ns()
                 result = r.run(placed)
                 backends.synchronize(result)
-                r.seconds.append((time.perf_counter_ns() - began) / 1e9)
-                r.places.append(place)
+                taken = (time.perf_counter_ns() - began) / 1e9
+                while r.slower and (time.perf_counter_ns() - began) / 1e9 < taken * (1 + r.slower):
+                    pass
+                if r.slower:
+                    taken = (time.perf_counter_ns() - began) / 1e9
+                if place is not None:
+                    r.seconds.append(taken)
+                    r.places.append(place)
             except Exception as error:
                 r.failed = told(error)
             result = None
@@ -410,6 +478,35 @@ def _on_request_alternating(
         return result
 
     return call, lambda: run.traces
+
+
+def lookups(process: Process, cases: Sequence[Case]) -> Iterator[Measurement]:
+    """Seconds of one look-up, of every case in rotation: entry i of all cases is from round i, so that a
+    slope over the number of layers is one of a single moment. An entry is the mean of as many look-ups as
+    take LOOKUP_SECONDS."""
+    calls: dict[Case, tuple[Callable[[], Any], int]] = {}
+    for case in cases:
+        process.tell(case)
+        try:
+            call = lookup_call(case)
+            calls[case] = call, max(1, int(LOOKUP_SECONDS / (_looped(call, 10) / 10)))
+        except Exception as error:
+            yield process.failure(case, "lookup_seconds", state_of(error), told(error))
+    seconds: dict[Case, list[float]] = {case: [] for case in calls}
+    for number in range(LOOKUP_ROUNDS):
+        for case in process.shuffled(list(calls), f"lookups/{number}"):
+            process.tell(case)
+            call, times = calls[case]
+            seconds[case].append(_looped(call, times) / times)
+    for case in calls:
+        yield process.measurement(case, "lookup_seconds", seconds[case])
+
+
+def _looped(call: Callable[[], Any], times: int) -> float:
+    began = time.perf_counter_ns()
+    for _ in range(times):
+        call()
+    return (time.perf_counter_ns() - began) / 1e9
 
 
 def lookup_call(case: Case) -> Callable[[], Any]:

@@ -22,6 +22,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+
 from hiddencost import backends, environment, measure, strategies
 from hiddencost.chain import start, steps_to
 from hiddencost.grid import Job
@@ -154,7 +156,7 @@ _state = _State()
 def child_start(job: Job) -> Environment:
     """Imports the packages in this process."""
     _, threads = backends.start(job.time.threads)
-    _state.process = measure.Process(job.block, job.seed, job.time)
+    _state.process = measure.Process(job.block, job.seed, job.time, fault=job.fault)
     _state.told = set()
     return environment.capture(job.block, threads, own_load=environment.cores())
 
@@ -178,7 +180,16 @@ def _prepared(case: Case, warm: Case) -> tuple[Callable[[], Any], Any]:
     for _ in range(WARM_CALLS if case.mode == "eager" else 1):
         run(backends.place(process.inputs(warm), case.mode, warm.batch))
     placed = backends.place(process.inputs(case), case.mode, case.batch)
-    return lambda: run(placed), placed
+    extra = process.fault(case).states
+    if not extra:
+        return lambda: run(placed), placed
+    state = process.model(case.model)[1][0]
+
+    def keeps() -> Any:
+        kept = np.ones((extra, case.batch, case.length, state.width), "float32")
+        return run(placed), kept[:0]
+
+    return keeps, placed
 
 
 def _single_block(case: Case, warm: Case) -> tuple[Callable[[], Any], Any]:

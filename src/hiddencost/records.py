@@ -218,6 +218,30 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
 
 
+class Change(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the gate says of one metric of one case, before and after.
+
+    metric: a name of METRICS, or a ratio within a run (`overhead_ratio`, `lookup_slope_ratio`).
+    ratio, low, high: after / before with its 95 % interval; exact metrics have none.
+    smallest_detectable: the smallest relative slowdown that would have been found with 80 % power.
+    threshold: the relative change up to which it counts as the same.
+    timed: taken from times, and so advisory where timings are.
+    """
+
+    case: Case
+    metric: str
+    word: Word
+    before: float | None = None
+    after: float | None = None
+    ratio: float | None = None
+    low: float | None = None
+    high: float | None = None
+    smallest_detectable: float | None = None
+    threshold: float = 0.0
+    timed: bool = False
+    reason: str = ""
+
+
 class Figure(msgspec.Struct, frozen=True, kw_only=True):
     """A number that carries an answer, with its interval and the scope it was measured in.
 

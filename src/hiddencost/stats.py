@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence, Set
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -200,9 +200,23 @@ class Table:
         found = self._by_key.get((case, metric), {})
         return {block: measurement.values for block, measurement in sorted(found.items())}
 
+    def block_medians(self, case: Case, metric: str) -> dict[int, float]:
+        """The median of each block's raw values, by block."""
+        return {
+            block: float(np.median(values)) for block, values in self.blocks(case, metric).items() if values
+        }
+
     def medians(self, case: Case, metric: str) -> list[float]:
         """The median of each block's raw values."""
-        return [float(np.median(values)) for values in self.blocks(case, metric).values() if values]
+        return list(self.block_medians(case, metric).values())
+
+    def rotations(self) -> Set[tuple[Case, int]]:
+        """(group, block) of all cases that were timed by turns."""
+        return self._rotations.keys()
+
+    def rotation(self, group: Case, block: int) -> Sequence[Measurement]:
+        """The times of one rotation, case by case."""
+        return self._rotations[group, block]
 
     def center(self, case: Case, metric: str) -> tuple[float, float | None, float | None] | None:
         """The geometric mean of block medians with its interval, or None when not measured."""
@@ -232,10 +246,8 @@ class Table:
             return found[mine.case] - found[theirs.case]
         return block_mean([math.log(a / b) for a, b in zip(mine.values, theirs.values, strict=False)])
 
-    def compare(self, case: Case, against: Case | None = None, metric: str = "seconds") -> Comparison | None:
-        """`case` against another case (its group's reference by default) within each block; None when
-        they share no block."""
-        against = case.group if against is None else against
+    def log_ratios(self, case: Case, against: Case, metric: str = "seconds") -> tuple[list[float], int]:
+        """log(case / against) of each block that has both, and the number of pairs in all of them."""
         mine, theirs = self._by_key.get((case, metric), {}), self._by_key.get((against, metric), {})
         means, pairs = [], 0
         for block in sorted(mine.keys() & theirs.keys()):
@@ -243,6 +255,13 @@ class Table:
             if count:
                 means.append(self._log_ratio(block, mine[block], theirs[block]))
                 pairs += count
+        return means, pairs
+
+    def compare(self, case: Case, against: Case | None = None, metric: str = "seconds") -> Comparison | None:
+        """`case` against another case (its group's reference by default) within each block; None when
+        they share no block."""
+        against = case.group if against is None else against
+        means, pairs = self.log_ratios(case, against, metric)
         if not means:
             return None
         center, low, high = t_interval(means)

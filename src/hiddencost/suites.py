@@ -14,6 +14,7 @@ import random
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from hiddencost.doing import Doing, end_with
 from hiddencost.errors import UserError
 from hiddencost.grid import METRIC_OF_SUITE, ROTATED, Catalogue, Job, Task
 from hiddencost.records import OVER_BUDGET, REFERENCE, TWIN, Case, Environment, Measurement
+from hiddencost.turns import Turns
 
 CATALOGUE = Catalogue(
     strategies=tuple(strategy.name for strategy in strategies.STRATEGIES),
@@ -78,11 +80,16 @@ class Measured:
     """What a session of one or more jobs has measured, and how it measures more."""
 
     def __init__(
-        self, jobs: Sequence[Job], report: Reporter, tell: Callable[[Case], None] = lambda case: None
+        self,
+        jobs: Sequence[Job],
+        report: Reporter,
+        tell: Callable[[Case], None] = lambda case: None,
+        turns: Turns | None = None,
     ) -> None:
         self.jobs = jobs
         self.report = report
         self.tell = tell
+        self.turns = turns
         self._began = time.perf_counter()
         self._process: measure.Process | None = None
         self._groups: set[Case] = set()
@@ -94,7 +101,7 @@ class Measured:
         if self._process is None:
             job = self.jobs[0]
             seconds, threads = backends.start(job.time.threads)
-            self._process = measure.Process(job.block, job.seed, job.time, self.tell)
+            self._process = measure.Process(job.block, job.seed, job.time, self.tell, self.turns, job.fault)
             self.report(environment.capture(job.block, threads, own_load=threads["intra_op"]))
             for package, taken in seconds.items():
                 case = Case(model="import", strategy=package)
@@ -108,7 +115,15 @@ class Measured:
             self._found[record.case, record.metric] = record
 
     def timed(self, task: Task, selected: Callable[[], Iterable[Task]]) -> Measurement:
-        """The times of a task's case; its whole group is measured at the first request."""
+        """The times of a task's case; its whole group is measured at the first request, and so are all
+        look-ups."""
+        if task.suite == "lookup":
+            if (task.case, "lookup_seconds") not in self._found:
+                cases = [t.case for t in selected() if t.suite == "lookup"]
+                with self.turns.alone() if self.turns else nullcontext():
+                    for record in measure.lookups(self.process, cases):
+                        self.keep(record)
+            return self._found[task.case, "lookup_seconds"]
         group = task.case.group
         if group not in self._groups:
             self._groups.add(group)
@@ -175,6 +190,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--report-fd", type=int, metavar="N", help="file descriptor that takes the records")
     group.addoption("--doing", metavar="FILE", help="file that tells which case the process is at")
     group.addoption("--lifeline-fd", type=int, metavar="N", help="pipe whose end ends this process")
+    group.addoption(
+        "--turn-from-fd", type=int, metavar="N", help="pipe by which the other side passes the turn"
+    )
+    group.addoption("--turn-to-fd", type=int, metavar="N", help="pipe by which this side passes it on")
+    group.addoption("--leads", action="store_true", help="this side calls first")
     group.addoption("--grid", default="smoke", metavar="NAME", help="grid to measure without --jobs")
 
 
@@ -185,7 +205,7 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(str(error)) from None
     doing, lifeline = config.getoption("--doing"), config.getoption("--lifeline-fd")
     tell = Doing(Path(doing), new=False).tell if doing else lambda case: None
-    config.stash[MEASURED] = Measured(jobs, Reporter(config.getoption("--report-fd")), tell)
+    config.stash[MEASURED] = Measured(jobs, Reporter(config.getoption("--report-fd")), tell, _turns(config))
     if lifeline is not None:
         end_with(lifeline)
 
@@ -201,6 +221,11 @@ def _jobs(config: pytest.Config) -> list[Job]:
     planned, _ = grid.read(source)
     grid.check(planned, CATALOGUE, f"grid {source}")
     return [*grid.timed_jobs(planned)[:1], *grid.memory_jobs(planned)]
+
+
+def _turns(config: pytest.Config) -> Turns | None:
+    receive, send = config.getoption("--turn-from-fd"), config.getoption("--turn-to-fd")
+    return None if receive is None or send is None else Turns(receive, send, config.getoption("--leads"))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -249,14 +274,15 @@ def pytest_benchmark_generate_machine_info(config: pytest.Config) -> dict[str, A
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
-    """Look-ups and growth are measured in their tests: what they are at is told, an error is a record."""
+    """Growth is measured in its tests: what they are at is told, an error is a record."""
     task = _task(item)
-    if task is None or task.suite not in ("lookup", "growth"):
+    if task is None or task.suite != "growth":
         return (yield)
     measured = item.config.stash[MEASURED]
     measured.tell(task.case)
     try:
-        return (yield)
+        with measured.turns.alone() if measured.turns else nullcontext():
+            return (yield)
     except Exception as error:
         metric, state = METRIC_OF_SUITE[task.suite], measure.state_of(error)
         measured.keep(measured.process.failure(task.case, metric, state, measure.told(error)))

@@ -13,10 +13,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Protocol
@@ -26,7 +26,8 @@ import msgspec
 from hiddencost import store
 from hiddencost.doing import Doing
 from hiddencost.errors import UserError
-from hiddencost.grid import METRIC_OF_SUITE, ROTATED, Job, bench_folder
+from hiddencost.grid import METRIC_OF_SUITE, ROTATED, Fault, Job, bench_folder
+from hiddencost.nursery import Forked, Nursery
 from hiddencost.records import OVER_BUDGET, REFERENCE, Case, Ending, Environment, Measurement, Run, State
 
 MEMORY_WORKERS = 2
@@ -42,6 +43,7 @@ class Progress(Protocol):
     def done(self, label: str, count: int) -> None: ...
 
 
+Worker = subprocess.Popen[bytes] | Forked
 Left = dict[tuple[Case, str, int], None]
 """(case, metric, block) of what a process has still to report, in order."""
 CASE_TIMEOUT = 300.0
@@ -65,34 +67,23 @@ class Supervisor:
     progress: Progress
     pytest_arguments: Sequence[str] = ()
     case_timeout: float = CASE_TIMEOUT
+    nursery: Nursery | None = None  # forks the workers, where they are not fresh interpreters
+    bench: Path = field(default_factory=bench_folder)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _rotated: dict[int, float] = field(default_factory=dict)  # seconds of all timed calls, by block
     _left_out: set[Case] = field(default_factory=set)
-    _alive: set[subprocess.Popen[bytes]] = field(default_factory=set)
+    _alive: set[Worker] = field(default_factory=set)
     _stopped: bool = False
 
     def run(self, timed: Sequence[Job], memory: Sequence[Job]) -> str:
         """Runs all jobs. Returns `complete` or `interrupted`; what was measured is stored either way, and no
         process is left behind."""
-        began = time.perf_counter()
-        how = "complete"
-        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-        try:
+
+        def work() -> None:
             self._work_in_turn(timed)
             self._work_side_by_side(memory)
-        except KeyboardInterrupt:
-            how = "interrupted"
-        finally:
-            self._stop()
-            signal.signal(signal.SIGTERM, before)
-        self.writer.write(
-            Ending(
-                finished=datetime.now(UTC).isoformat(timespec="seconds"),
-                how=how,
-                seconds=round(time.perf_counter() - began, 1),
-            )
-        )
-        return how
+
+        return _until_interrupted([self], work)
 
     def _work_in_turn(self, jobs: Sequence[Job]) -> None:
         """Timing blocks. Where the grid has a budget, the first shows how long a block takes besides its
@@ -132,11 +123,7 @@ class Supervisor:
         new process goes on with what is left; a group that was cut short is measured again."""
         attempt = 0
         while jobs and not self._stopped:
-            left = {
-                (task.case, METRIC_OF_SUITE[task.suite], job.block): None
-                for job in jobs
-                for task in job.tasks
-            }
+            left = _all_of(jobs)
             name = f"block-{jobs[0].block}" + (f"-again-{attempt}" if attempt else "")
             end = self._worker(jobs, name, left)
             if self._stopped or self.pytest_arguments or not left:
@@ -145,7 +132,22 @@ class Supervisor:
             jobs = unfinished(jobs, left.keys(), given_up)
             attempt += 1
 
-    def _worker(self, jobs: Sequence[Job], name: str, left: Left) -> End:
+    def _work_by_turns(self, job: Job, turns: Mapping[str, int], leads: bool) -> None:
+        """Measures the job in one process that takes turns with another one. Where it ends early, nothing is
+        measured again: what is left has the reason."""
+        left, name = _all_of([job]), f"block-{job.block}"
+        end = self._worker([job], name, left, turns, ["--leads"] if leads else [])
+        while left and not self._stopped:
+            self._note(replace(end, case=None), name, left)
+
+    def _worker(
+        self,
+        jobs: Sequence[Job],
+        name: str,
+        left: Left,
+        turns: Mapping[str, int] | None = None,
+        options: Sequence[str] = (),
+    ) -> End:
         """One process: starts it, stores its records as they come, and ends it where a case hangs."""
         log = self.writer.folder / "logs" / f"{name}.log"
         log.parent.mkdir(exist_ok=True)
@@ -155,59 +157,67 @@ class Supervisor:
             with self._lock:
                 if self._stopped:
                     return End("crashed", "was not started")
-                worker = self._start(jobs, name, sender.fileno(), alive.fileno(), log_file)
+                pipes = {"--report-fd": sender.fileno(), "--lifeline-fd": alive.fileno(), **(turns or {})}
+                worker = self._start(jobs, name, options, pipes, log_file)
                 self._alive.add(worker)
+            for descriptor in (turns or {}).values():
+                os.close(descriptor)
             sender.close()
             hung = threading.Event()
             watch = threading.Thread(target=self._watch, args=(worker, doing, hung), daemon=True)
             watch.start()
             for line in records:
                 self._store(line, left)
-            worker.wait()
+            code = worker.wait()
             watch.join()
             with self._lock:
                 self._alive.discard(worker)
                 _kill(worker)  # a process that it started may have outlived it
-        if worker.returncode == PYTEST_USAGE_ERROR:
+        if code == PYTEST_USAGE_ERROR:
             raise UserError(f"pytest refused its arguments {list(self.pytest_arguments)}: see {log}")
         case, _ = doing.told()
         log.with_suffix(".doing").unlink()
         if hung.is_set():
             return End("timeout", f"hung for more than {self.case_timeout:g} s", case)
-        if worker.returncode == -signal.SIGKILL and out_of_memory_kills() > kills_before:
+        if code == -signal.SIGKILL and out_of_memory_kills() > kills_before:
             return End("out_of_memory", "was killed by the kernel for want of memory", case)
-        if worker.returncode < 0:
-            return End("crashed", f"was killed by signal {-worker.returncode}", case)
-        return End("crashed", f"ended with code {worker.returncode}", None)
+        if code < 0:
+            return End("crashed", f"was killed by signal {-code}", case)
+        return End("crashed", f"ended with code {code}", None)
 
-    def _watch(self, worker: subprocess.Popen[bytes], doing: Doing, hung: threading.Event) -> None:
+    def _watch(self, worker: Worker, doing: Doing, hung: threading.Event) -> None:
         """Ends a worker whose case hangs, and sets `hung`."""
         while worker.poll() is None:
             if doing.told()[1] > self.case_timeout:
                 hung.set()
                 _kill(worker)
-            time.sleep(min(0.5, self.case_timeout / 4))
+            time.sleep(min(0.1, self.case_timeout / 4))
 
     def _start(
-        self, jobs: Sequence[Job], name: str, write_end: int, alive: int, log_file: IO[bytes]
-    ) -> subprocess.Popen[bytes]:
-        folder = self.writer.folder
+        self,
+        jobs: Sequence[Job],
+        name: str,
+        options: Sequence[str],
+        pipes: Mapping[str, int],
+        log_file: IO[bytes],
+    ) -> Worker:
+        folder = self.writer.folder.resolve()
         jobs_file = folder / "logs" / f"{name}.jobs.json"
         jobs_file.write_bytes(msgspec.json.encode(jobs))
         (folder / "pytest-benchmark").mkdir(exist_ok=True)
-        bench = bench_folder()
-        suites = sorted({str(bench / f"test_{task.suite}.py") for job in jobs for task in job.tasks})
-        command = [sys.executable, "-m", "pytest", "-q", f"--rootdir={bench}", f"-c={bench / 'pytest.ini'}"]
-        command += suites
-        command += [f"--jobs={jobs_file.resolve()}", f"--report-fd={write_end}", f"--lifeline-fd={alive}"]
-        command += [f"--doing={(folder / 'logs' / name).resolve()}.doing"]
-        command += [f"--benchmark-json={(folder / 'pytest-benchmark').resolve()}/{name}.json"]
+        suites = {str(self.bench / f"test_{task.suite}.py") for job in jobs for task in job.tasks}
+        arguments = ["-q", f"--rootdir={self.bench}", f"-c={self.bench / 'pytest.ini'}", *sorted(suites)]
+        arguments += [f"--jobs={jobs_file}", f"--doing={folder / 'logs' / name}.doing", *options]
+        arguments += [f"--benchmark-json={folder / 'pytest-benchmark' / name}.json", *self.pytest_arguments]
+        if self.nursery:
+            return self.nursery.start(arguments, pipes, log_file)
+        numbers = [f"{option}={descriptor}" for option, descriptor in pipes.items()]
         return subprocess.Popen(
-            [*command, *self.pytest_arguments],
+            [sys.executable, "-m", "pytest", *numbers, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=log_file,
             stderr=subprocess.STDOUT,
-            pass_fds=[write_end, alive],
+            pass_fds=list(pipes.values()),
             start_new_session=True,
             env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
         )
@@ -248,6 +258,67 @@ class Supervisor:
         return {case for case, _, _ in given_up}
 
 
+def _until_interrupted(supervisors: Sequence[Supervisor], work: Callable[[], None]) -> str:
+    """Does the work, ends all workers and writes the last line of each run: `complete` or `interrupted`."""
+    began = time.perf_counter()
+    how = "complete"
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        work()
+    except KeyboardInterrupt:
+        how = "interrupted"
+    finally:
+        for supervisor in supervisors:
+            supervisor._stop()
+        signal.signal(signal.SIGTERM, before)
+    for supervisor in supervisors:
+        supervisor.writer.write(
+            Ending(
+                finished=datetime.now(UTC).isoformat(timespec="seconds"),
+                how=how,
+                seconds=round(time.perf_counter() - began, 1),
+            )
+        )
+    return how
+
+
+def side_by_side(
+    before: Supervisor,
+    after: Supervisor,
+    timed: Sequence[Job],
+    memory: Sequence[Job],
+    fault: Fault | None = None,
+) -> str:
+    """Runs all jobs on both sides, each block in two processes that take turns; who leads changes from block
+    to block. fault: what the side after is made worse by. Returns `complete` or `interrupted`."""
+
+    def worse(job: Job) -> Job:
+        return msgspec.structs.replace(job, fault=fault)
+
+    def work() -> None:
+        with ThreadPoolExecutor(2) as pool:
+            try:
+                for number, job in enumerate(timed):
+                    (from_before, to_after), (from_after, to_before) = os.pipe(), os.pipe()
+                    mine = {"--turn-from-fd": from_after, "--turn-to-fd": to_after}
+                    theirs = {"--turn-from-fd": from_before, "--turn-to-fd": to_before}
+                    first = pool.submit(before._work_by_turns, job, mine, number % 2 == 0)
+                    second = pool.submit(after._work_by_turns, worse(job), theirs, number % 2 == 1)
+                    for hand in (first, second):
+                        hand.result()
+                for hand in (
+                    pool.submit(before._work, memory),
+                    pool.submit(after._work, [worse(job) for job in memory]),
+                ):
+                    hand.result()
+            except KeyboardInterrupt:
+                for side in (before, after):
+                    side._stop()  # or leaving the pool would wait for the workers
+                raise
+
+    return _until_interrupted([before, after], work)
+
+
 @contextmanager
 def _pipe() -> Iterator[tuple[IO[bytes], IO[bytes]]]:
     """A pipe's read and write end."""
@@ -263,6 +334,10 @@ def out_of_memory_kills() -> int:
     except OSError:
         return 0
     return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
+
+
+def _all_of(jobs: Sequence[Job]) -> Left:
+    return {(task.case, METRIC_OF_SUITE[task.suite], job.block): None for job in jobs for task in job.tasks}
 
 
 def remaining(jobs: Sequence[Job], run: Run) -> list[Job]:
@@ -305,7 +380,7 @@ def paced(job: Job, scale: float, left_out: Collection[Case]) -> Job:
     return msgspec.structs.replace(job, tasks=tuple(tasks))
 
 
-def _kill(worker: subprocess.Popen[bytes]) -> None:
+def _kill(worker: Worker) -> None:
     """Ends a worker's whole process group, if any of it is left."""
     with suppress(ProcessLookupError):
         os.killpg(worker.pid, signal.SIGKILL)

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import shlex
-import subprocess
 import sys
 import tempfile
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-import msgspec
 
 from hiddencost import __version__, formatting, grid, store
+from hiddencost.cli.gate import baseline, gate
+from hiddencost.cli.measuring import REPORTS, git_commit, header, refuse_nothing, share, supervised, warn
 from hiddencost.errors import UserError
-from hiddencost.records import SCHEMA_VERSION, TWIN, Header
+from hiddencost.records import TWIN
 from hiddencost.supervise import CASE_TIMEOUT
 
-REPORTS = Path("reports")
 _T = TypeVar("_T")
 
 
@@ -68,16 +64,6 @@ def _list_of(convert: Callable[[str], _T]) -> Callable[[click.Context, click.Par
     return parse
 
 
-def _share(context: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
-    """`1%` or `0.01` as a share of 1."""
-    if value is None:
-        return None
-    try:
-        return float(value.removesuffix("%")) / (100 if value.endswith("%") else 1)
-    except ValueError:
-        raise UserError(f"{parameter.opts[0]} '{value}': expected a percentage, as 1%") from None
-
-
 def _axis(
     name: str, parameter: str, text: str, kind: Callable[[str], Any] = str
 ) -> Callable[[click.decorators.FC], click.decorators.FC]:
@@ -104,7 +90,7 @@ def _axis(
 @click.option("--blocks", type=int, help="Timing processes, each measuring everything once.")
 @click.option("--seconds", type=float, help="Most seconds that a group's rotation takes in a block.")
 @click.option(
-    "--precision", callback=_share, metavar="1%", help="Wanted half-width of the intervals of ratios."
+    "--precision", callback=share, metavar="1%", help="Wanted half-width of the intervals of ratios."
 )
 @click.option("--budget", type=float, help="Seconds that all timing blocks should take together.")
 @click.option(
@@ -157,30 +143,15 @@ def run(
     if not timed and not memory:
         raise UserError(f"grid {source}: plans no case: give it a [[forward]] or a [[memory]] section")
     folder = out or REPORTS / "runs" / f"{datetime.now(UTC):%Y-%m-%d-%H%M%S}-{planned.name}"
-    header = _header(planned, text, [*timed, *memory])
+    head = header(planned, text, [*timed, *memory])
     if out is None:
         store.check_latest(REPORTS / "latest")
-    writer = store.Writer(folder, header)
-    _warn(timed)
-    how = _supervised(writer, timed, memory, pytest_arguments, case_timeout)
+    writer = store.Writer(folder, head)
+    warn(timed)
+    how = supervised(writer, timed, memory, pytest_arguments, case_timeout)
     if out is None:
         store.point_latest(folder, REPORTS / "latest")
     _finish(folder, how)
-
-
-def _header(planned: grid.Grid, text: str, jobs: Sequence[grid.Job]) -> Header:
-    return Header(
-        schema_version=SCHEMA_VERSION,
-        hiddencost_version=__version__,
-        started=datetime.now(UTC).isoformat(timespec="seconds"),
-        command=shlex.join(["hiddencost", *sys.argv[1:]]),
-        grid_name=planned.name,
-        grid=text,
-        seed=planned.seed,
-        git_commit=_git_commit(),
-        plan=msgspec.json.encode(planned).decode(),
-        planned=grid.planned(jobs),
-    )
 
 
 def _given(context: click.Context) -> list[str]:
@@ -206,8 +177,8 @@ def _go_on(folder: Path, case_timeout: float, given: Sequence[str]) -> None:
     planned = grid.planned_in(found.header, str(folder))
     now = environment.capture(0, {}, own_load=0)
     changes = [change for before in found.environments[:1] for change in environment.changes(before, now)]
-    if found.header.git_commit != _git_commit():
-        changes.append(f"hiddencost's commit was {found.header.git_commit} and is {_git_commit()}")
+    if found.header.git_commit != git_commit():
+        changes.append(f"hiddencost's commit was {found.header.git_commit} and is {git_commit()}")
     if changes:
         raise UserError(f"{folder}: cannot be resumed: {'; '.join(changes)}. Start a new run")
     timed, memory = (remaining(jobs, found) for jobs in (grid.timed_jobs(planned), grid.memory_jobs(planned)))
@@ -216,8 +187,8 @@ def _go_on(folder: Path, case_timeout: float, given: Sequence[str]) -> None:
         _finish(folder, "complete")
         return
     writer = store.Writer(folder, None)
-    _warn(timed)
-    how = _supervised(writer, timed, memory, (), case_timeout)
+    warn(timed)
+    how = supervised(writer, timed, memory, (), case_timeout)
     if folder.parent == REPORTS / "runs":
         store.point_latest(folder, REPORTS / "latest")
     _finish(folder, how)
@@ -231,90 +202,8 @@ def _finish(folder: Path, how: str) -> None:
             f"Go on:                                   hiddencost run --resume {folder}"
         )
         sys.exit(130)
-    _refuse_nothing(folder)
+    refuse_nothing(folder)
     _report(folder)
-
-
-def _refuse_nothing(folder: Path) -> None:
-    """Raises UserError when not a single case was measured, with the reason that most of them give."""
-    measurements = store.read(folder).measurements
-    reasons = Counter(m.reason for m in measurements if m.state not in ("ok", "skipped"))
-    if reasons and not any(m.state == "ok" and m.metric != "import_seconds" for m in measurements):
-        raise UserError(f"nothing was measured ({folder}): {reasons.most_common(1)[0][0]}")
-
-
-def _warn(timed: Sequence[grid.Job]) -> None:
-    """Tells once what makes the timings of these jobs unreliable here."""
-    from hiddencost import environment
-
-    for warning in environment.warnings(own_load=0, threads=timed[0].time.threads if timed else 1):
-        click.echo(f"warning: {warning} (hiddencost doctor)")
-
-
-def _supervised(
-    writer: store.Writer,
-    timed: Sequence[grid.Job],
-    memory: Sequence[grid.Job],
-    pytest_arguments: Sequence[str],
-    case_timeout: float = CASE_TIMEOUT,
-) -> str:
-    from hiddencost.supervise import Supervisor
-
-    total = sum(len(job.tasks) for job in [*timed, *memory])
-    try:
-        with _progress(total) as progress:
-            return Supervisor(writer, progress, pytest_arguments, case_timeout).run(timed, memory)
-    finally:
-        writer.close()
-
-
-class _Bar:
-    """A progress bar on a terminal; on anything else a line for every tenth of the tasks."""
-
-    def __init__(self, bar: Any, task: Any, total: int) -> None:
-        self._bar, self._task, self._total, self._count = bar, task, total, 0
-
-    def done(self, label: str, count: int) -> None:
-        before, self._count = self._count, self._count + count
-        self._bar.update(self._task, completed=self._count, case=label)
-        if not self._bar.console.is_terminal and self._count * 10 // self._total > before * 10 // self._total:
-            click.echo(f"{self._count} of {self._total} measured, last: {label}")
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[_Bar]:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[case]}"))
-    console = Console()
-    bar = Progress(
-        *columns,
-        console=console,
-        refresh_per_second=1,
-        speed_estimate_period=600,
-        disable=not console.is_terminal,
-    )
-    with bar:
-        yield _Bar(bar, bar.add_task("", total=total, case="starting"), total)
-
-
-def _git_commit() -> str:
-    """The commit of the checkout that runs, with `+` when it has changes; empty outside one."""
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
-        ).stdout.strip()
-
-    try:
-        if git("ls-files", Path(__file__).name):
-            return git("rev-parse", "--short=12", "HEAD") + (
-                "+" if git("status", "--porcelain", "-uno") else ""
-            )
-    except (OSError, subprocess.CalledProcessError):
-        pass
-    return ""
 
 
 @main.command()
@@ -369,10 +258,10 @@ def _noise_floor(folder: Path) -> None:
     grid.check(planned, CATALOGUE, f"grid {source}")
     timed = grid.timed_jobs(planned)
     click.echo("\nThe plain forward pass against itself:")
-    writer = store.Writer(folder, _header(planned, text, timed))
-    if _supervised(writer, timed, (), ()) == "interrupted":
+    writer = store.Writer(folder, header(planned, text, timed))
+    if supervised(writer, timed, (), ()) == "interrupted":
         sys.exit(130)
-    _refuse_nothing(folder)
+    refuse_nothing(folder)
     from hiddencost.stats import Table
 
     table = Table(store.read(folder))
@@ -408,3 +297,7 @@ def _table(rows: Sequence[tuple[str, str]]) -> None:
     width = max(len(name) for name, _ in rows)
     for name, summary in rows:
         click.echo(f"{name:{width}}  {summary}")
+
+
+for command in (baseline, gate):
+    main.add_command(command)

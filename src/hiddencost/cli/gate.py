@@ -1,0 +1,250 @@
+"""`hiddencost baseline` and `hiddencost gate`: measure, judge, measure what is suspected again, tell."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import msgspec
+
+from hiddencost import gate as gating
+from hiddencost import grid, store
+from hiddencost.cli.measuring import REPORTS, header, progress, refuse_nothing, share, supervised, warn
+from hiddencost.errors import UserError
+from hiddencost.gate import Outcome
+from hiddencost.gate.baseline import changed_versions
+from hiddencost.gate.outcome import NOT_COMPARABLE
+from hiddencost.records import TWIN, Change, Environment, Run
+
+if TYPE_CHECKING:
+    from hiddencost.trees import Side
+
+BASELINE = REPORTS / "baseline.json"
+
+
+@click.command()
+@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), default=BASELINE, show_default=True)
+def baseline(run_folder: Path, out: Path) -> None:
+    """Keep what a finished RUN measured as the baseline that `gate` compares with.
+
+    It holds what travels from machine to machine: ratios within the run, bytes and counts.
+    """
+    kept = gating.keep(store.read(run_folder), str(run_folder))
+    gating.write(kept, out)
+    click.echo(f"{out}: {len(kept.kept)} figures of {run_folder}")
+
+
+@click.command()
+@click.argument("run_folder", metavar="[RUN]", type=click.Path(path_type=Path), required=False)
+@click.option(
+    "--baseline",
+    "baseline_file",
+    type=click.Path(path_type=Path),
+    help=f"Compare with this file [default: {BASELINE}].",
+)
+@click.option(
+    "--against",
+    metavar="REF_OR_PYTHON",
+    help="Measure side by side with a git commit of this checkout, or with another interpreter.",
+)
+@click.option("--grid", "grid_name", help="What to measure with --against [default: gate].")
+@click.option("--out", type=click.Path(path_type=Path), help="Run folder [default: reports/runs/DATE-gate].")
+@click.option(
+    "--threshold",
+    callback=share,
+    metavar="1%",
+    help="Slowdown that counts, in place of the grid's for times.",
+)
+@click.option("--strict", is_flag=True, help="What is unclear fails too.")
+@click.option("--timings-advisory", is_flag=True, help="Times are told, and only bytes and counts can fail.")
+@click.option("--markdown", type=click.Path(path_type=Path), help="Also write the table as Markdown.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Also write every change as JSON.")
+def gate(
+    run_folder: Path | None,
+    baseline_file: Path | None,
+    against: str | None,
+    grid_name: str | None,
+    out: Path | None,
+    threshold: float | None,
+    strict: bool,
+    timings_advisory: bool,
+    markdown: Path | None,
+    json_file: Path | None,
+) -> None:
+    """Did reading hidden states get slower or larger?
+
+    \b
+    Side by side, absolute times too:      hiddencost gate --against main
+    Another Keras on the same source:      hiddencost gate --against /path/to/python
+    Measure, against the stored baseline:  hiddencost gate
+    A finished run against it:             hiddencost gate RUN
+
+    Where the gate measures, what seems worse is measured again before it is reported.
+
+    Exit codes: 0 no regression, 1 regression, 2 wrong usage, 3 cases missing or failed,
+    4 not comparable, 5 nothing measured.
+    """
+    if against is not None and (run_folder or baseline_file):
+        given = "a finished RUN" if run_folder else "--baseline"
+        raise UserError(f"--against measures both sides itself: leave out {given}")
+    if against is None and grid_name:
+        raise UserError("--grid needs --against: without it the baseline's own grid is measured")
+    if threshold is not None and not 0 <= threshold < 10:
+        raise UserError(f"--threshold {threshold:g}: must be at least 0, such as 1%")
+    for file in (markdown, json_file):
+        if file and not file.parent.is_dir():
+            raise UserError(f"{file}: its folder does not exist")
+    try:
+        if against is not None:
+            changes, notes = _side_by_side(against, grid_name or "gate", _folder(out), threshold)
+        else:
+            changes, notes = _with_baseline(run_folder, baseline_file or BASELINE, out, threshold)
+    except gating.NotComparableError as error:
+        click.echo(f"hiddencost: not comparable: {error}", err=True)
+        sys.exit(NOT_COMPARABLE)
+    outcome = Outcome(changes, notes, timings_advisory, strict)
+    click.echo("\n".join(gating.as_lines(outcome)))
+    if markdown:
+        markdown.write_text(gating.as_markdown(outcome), encoding="utf-8")
+    if json_file:
+        json_file.write_bytes(gating.as_json(outcome))
+    sys.exit(outcome.exit_code)
+
+
+def _folder(out: Path | None) -> Path:
+    return out or REPORTS / "runs" / f"{datetime.now(UTC):%Y-%m-%d-%H%M%S}-gate"
+
+
+def _thresholds(planned: grid.Grid, threshold: float | None) -> Mapping[str, float]:
+    """By metric: the grid's, or for times the one that the command line gives."""
+    found = {**grid.GATED, **planned.gate}
+    if threshold is not None:
+        found.update(seconds=threshold, overhead_ratio=threshold)
+    return found
+
+
+def _with_baseline(
+    run_folder: Path | None, file: Path, out: Path | None, threshold: float | None
+) -> tuple[Sequence[Change], Sequence[str]]:
+    """A finished run against the baseline; or a new one of its grid, with suspicions measured again."""
+    known = gating.read(file)
+    planned = msgspec.json.decode(known.plan, type=grid.Grid)
+    thresholds = _thresholds(planned, threshold)
+    if run_folder is not None:
+        found = store.read(run_folder)
+        changes = gating.against_baseline(known, found, thresholds, gating.SURE)
+        return changes, changed_versions(known, found)
+    timed, memory = grid.timed_jobs(planned), grid.memory_jobs(planned)
+    folder = _folder(out)
+    _measure(folder, planned, timed, memory)
+    found = store.read(folder)
+    changes = gating.against_baseline(known, found, thresholds, gating.SUSPECT)
+    suspected = gating.suspects(changes)
+    if suspected:
+        again = folder / "again"
+        click.echo(f"{len(suspected)} suspected: measured again")
+        _measure(again, planned, grid.only(timed, suspected), grid.only(memory, suspected))
+        second = gating.against_baseline(known, store.read(again), thresholds, gating.SURE, part=True)
+        changes = gating.confirmed(changes, second)
+    return changes, changed_versions(known, found)
+
+
+def _measure(folder: Path, planned: grid.Grid, timed: Sequence[grid.Job], memory: Sequence[grid.Job]) -> None:
+    """A run of these jobs. Ends the command where it is interrupted."""
+    writer = store.Writer(folder, header(planned, "", [*timed, *memory]))
+    warn(timed)
+    if supervised(writer, timed, memory, ()) == "interrupted":
+        sys.exit(130)
+
+
+def _side_by_side(
+    against: str, grid_name: str, folder: Path, threshold: float | None
+) -> tuple[Sequence[Change], Sequence[str]]:
+    from hiddencost import trees
+    from hiddencost.suites import CATALOGUE
+
+    source = grid.grid_path(grid_name)
+    planned, text = grid.read(source)
+    grid.check(planned, CATALOGUE, f"grid {source}")
+    sides = trees.other(against, REPORTS / "trees"), trees.current()
+    changes = decide(sides, planned, text, folder, _thresholds(planned, threshold))
+    before, after = (store.read(folder / name).environments[:1] for name in ("before", "after"))
+    return changes, [
+        f"before: {sides[0].name}, after: {sides[1].name}; runs in {folder}",
+        *(_changed(before[0], after[0]) if before and after else ()),
+    ]
+
+
+def _changed(before: Environment, after: Environment) -> list[str]:
+    from hiddencost import environment
+
+    return list(environment.changes(before, after))
+
+
+def decide(
+    sides: tuple[Side, Side],
+    planned: grid.Grid,
+    text: str,
+    folder: Path,
+    thresholds: Mapping[str, float],
+    fault: grid.Fault | None = None,
+) -> Sequence[Change]:
+    """One decision: both sides measured in turns, what is suspected measured again. fault: what the side
+    after is made worse by, to measure the gate itself."""
+    timed = [
+        msgspec.structs.replace(job, tasks=tuple(task for task in job.tasks if task.case.strategy != TWIN))
+        for job in grid.timed_jobs(planned)
+    ]
+    memory = grid.memory_jobs(planned)
+    warn(timed)
+    _run_sides(sides, planned, text, folder, timed, memory, fault)
+    changes = gating.between_sides(*_both(folder), thresholds, gating.SUSPECT)
+    suspected = gating.suspects(changes)
+    if suspected:
+        click.echo(f"{len(suspected)} suspected: measured again")
+        again, parts = folder / "again", (grid.only(timed, suspected), grid.only(memory, suspected))
+        _run_sides(sides, planned, text, again, *parts, fault)
+        changes = gating.confirmed(changes, gating.between_sides(*_both(again), thresholds, gating.SURE))
+    return changes
+
+
+def _both(folder: Path) -> tuple[Run, Run]:
+    return store.read(folder / "before"), store.read(folder / "after")
+
+
+def _run_sides(
+    sides: tuple[Side, Side],
+    planned: grid.Grid,
+    text: str,
+    folder: Path,
+    timed: Sequence[grid.Job],
+    memory: Sequence[grid.Job],
+    fault: grid.Fault | None,
+) -> None:
+    from hiddencost.nursery import Nursery
+    from hiddencost.supervise import Supervisor, side_by_side
+
+    head = header(planned, text, [*timed, *memory])
+    with ExitStack() as stack:
+        bar = stack.enter_context(progress(2 * sum(len(job.tasks) for job in [*timed, *memory])))
+        supervisors, nurseries = [], []
+        for name, side in zip(("before", "after"), sides, strict=True):
+            writer = store.Writer(folder / name, msgspec.structs.replace(head, git_commit=side.name))
+            stack.callback(writer.close)
+            log = stack.enter_context(open(folder / name / "nursery.log", "wb"))
+            nurseries.append(Nursery(side.python, side.environment, log))
+            stack.callback(nurseries[-1].close)
+            supervisors.append(Supervisor(writer, bar, nursery=nurseries[-1], bench=side.bench))
+        for nursery in nurseries:
+            nursery.await_ready()
+        before, after = supervisors
+        how = side_by_side(before, after, timed, memory, fault)
+    if how == "interrupted":
+        sys.exit(130)
+    refuse_nothing(folder / "after")

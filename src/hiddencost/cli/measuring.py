@@ -1,0 +1,130 @@
+"""What the commands that measure share: the run's header, its warnings, its progress, its supervisor."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from hiddencost import __version__, grid, store
+from hiddencost.errors import UserError
+from hiddencost.records import SCHEMA_VERSION, Header
+from hiddencost.supervise import CASE_TIMEOUT
+
+REPORTS = Path("reports")
+
+
+def header(planned: grid.Grid, text: str, jobs: Sequence[grid.Job]) -> Header:
+    return Header(
+        schema_version=SCHEMA_VERSION,
+        hiddencost_version=__version__,
+        started=datetime.now(UTC).isoformat(timespec="seconds"),
+        command=shlex.join(["hiddencost", *sys.argv[1:]]),
+        grid_name=planned.name,
+        grid=text,
+        seed=planned.seed,
+        git_commit=git_commit(),
+        plan=msgspec.json.encode(planned).decode(),
+        planned=grid.planned(jobs),
+    )
+
+
+def share(context: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
+    """`1%` or `0.01` as a share of 1."""
+    if value is None:
+        return None
+    try:
+        return float(value.removesuffix("%")) / (100 if value.endswith("%") else 1)
+    except ValueError:
+        raise UserError(f"{parameter.opts[0]} '{value}': expected a percentage, as 1%") from None
+
+
+def refuse_nothing(folder: Path) -> None:
+    """Raises UserError when not a single case was measured, with the reason that most of them give."""
+    measurements = store.read(folder).measurements
+    reasons = Counter(m.reason for m in measurements if m.state not in ("ok", "skipped"))
+    if reasons and not any(m.state == "ok" and m.metric != "import_seconds" for m in measurements):
+        raise UserError(f"nothing was measured ({folder}): {reasons.most_common(1)[0][0]}")
+
+
+def warn(timed: Sequence[grid.Job]) -> None:
+    """Tells once what makes the timings of these jobs unreliable here."""
+    from hiddencost import environment
+
+    for warning in environment.warnings(own_load=0, threads=timed[0].time.threads if timed else 1):
+        click.echo(f"warning: {warning} (hiddencost doctor)")
+
+
+def supervised(
+    writer: store.Writer,
+    timed: Sequence[grid.Job],
+    memory: Sequence[grid.Job],
+    pytest_arguments: Sequence[str],
+    case_timeout: float = CASE_TIMEOUT,
+) -> str:
+    from hiddencost.supervise import Supervisor
+
+    total = sum(len(job.tasks) for job in [*timed, *memory])
+    try:
+        with progress(total) as bar:
+            return Supervisor(writer, bar, pytest_arguments, case_timeout).run(timed, memory)
+    finally:
+        writer.close()
+
+
+class Bar:
+    """A progress bar on a terminal; on anything else a line for every tenth of the tasks."""
+
+    def __init__(self, bar: Any, task: Any, total: int) -> None:
+        self._bar, self._task, self._total, self._count = bar, task, total, 0
+
+    def done(self, label: str, count: int) -> None:
+        before, self._count = self._count, self._count + count
+        self._bar.update(self._task, completed=self._count, case=label)
+        if not self._bar.console.is_terminal and self._count * 10 // self._total > before * 10 // self._total:
+            click.echo(f"{self._count} of {self._total} measured, last: {label}")
+
+
+@contextmanager
+def progress(total: int) -> Iterator[Bar]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[case]}"))
+    console = Console()
+    bar = Progress(
+        *columns,
+        console=console,
+        refresh_per_second=1,
+        speed_estimate_period=600,
+        disable=not console.is_terminal,
+    )
+    with bar:
+        yield Bar(bar, bar.add_task("", total=total, case="starting"), total)
+
+
+def git_commit() -> str:
+    """The commit of the checkout that runs, with `+` when it has changes; empty outside one."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        if git("ls-files", Path(__file__).name):
+            return git("rev-parse", "--short=12", "HEAD") + (
+                "+" if git("status", "--porcelain", "-uno") else ""
+            )
+    except (OSError, subprocess.CalledProcessError):
+        pass
+    return ""

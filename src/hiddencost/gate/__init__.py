@@ -1,0 +1,28 @@
+"""Did something get slower or larger? Two runs, or a run and a stored baseline -> changes -> exit code.
+
+Pure functions of records: nothing is measured here, and no framework is imported.
+"""
+
+from hiddencost.gate.baseline import Baseline, NotComparableError, against_baseline, keep, read, write
+from hiddencost.gate.judging import SURE, SUSPECT
+from hiddencost.gate.outcome import Outcome, confirmed, suspects
+from hiddencost.gate.sides import between_sides
+from hiddencost.gate.told import as_json, as_lines, as_markdown
+
+__all__ = [
+    "SURE",
+    "SUSPECT",
+    "Baseline",
+    "NotComparableError",
+    "Outcome",
+    "against_baseline",
+    "as_json",
+    "as_lines",
+    "as_markdown",
+    "between_sides",
+    "confirmed",
+    "keep",
+    "read",
+    "suspects",
+    "write",
+]

@@ -1,0 +1,33 @@
+"""What vanished, crashed or became wrong: never a pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from hiddencost.records import Case, Change, Run
+
+Reasons = Mapping[tuple[Case, str], str]
+GATED = ("seconds", "lookup_seconds", "peak_heap_bytes", "payload_bytes", "traces")
+
+
+def reasons(run: Run) -> Reasons:
+    """(case, metric) of all that was gated -> why a block has no values of it, or '' where all have."""
+    found: dict[tuple[Case, str], str] = {}
+    for m in run.measurements:
+        if m.metric in GATED:
+            reason = "" if m.state == "ok" else f"{m.state}: {m.reason}"
+            found[m.case, m.metric] = found.get((m.case, m.metric)) or reason
+    return found
+
+
+def missing(before: Reasons, after: Reasons) -> Iterator[Change]:
+    """A change `missing` for each that failed after, or is gone. What is skipped, before as well as after,
+    is not missed."""
+    for (case, metric), reason in after.items():
+        skipped = reason.startswith("skipped") and before.get((case, metric), reason).startswith("skipped")
+        if reason and not skipped:
+            yield Change(case=case, metric=metric, word="missing", reason=reason)
+    for (case, metric), reason in before.items():
+        if (case, metric) not in after and not reason.startswith("skipped"):
+            gone = "measured before, and not after"
+            yield Change(case=case, metric=metric, word="missing", reason=gone)

@@ -1,0 +1,90 @@
+"""Two runs whose workers took turns, side by side -> changes: absolute times, block by block."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from itertools import groupby
+
+import numpy as np
+
+from hiddencost.gate.judging import Evidence, judge
+from hiddencost.gate.lookups import SLOPE_RATIO, SLOPED, slope_ratios
+from hiddencost.gate.missing import missing, reasons
+from hiddencost.records import Case, Change, Run
+from hiddencost.stats import Table, effects
+
+BEFORE, AFTER = 0, 1
+EXACT = ("peak_heap_bytes", "payload_bytes", "traces")
+
+
+def between_sides(before: Run, after: Run, thresholds: Mapping[str, float], alpha: float) -> list[Change]:
+    """What moved from one side to the other. Cases that only one side has are missing, or new."""
+    tables = Table(before), Table(after)
+    found = [*_times(tables), *_lookups(tables), *exact(*tables)]
+    return [*judge(found, thresholds, alpha), *missing(reasons(before), reasons(after))]
+
+
+def exact(before: Table, after: Table) -> Iterator[Evidence]:
+    """Metrics that do not vary: the largest of all blocks on each side."""
+    for metric in EXACT:
+        for case in before.cases(metric):
+            mine, theirs = (
+                [value for values in table.blocks(case, metric).values() for value in values]
+                for table in (before, after)
+            )
+            if mine and theirs:
+                yield Evidence(case, metric, max(mine), max(theirs))
+
+
+def _times(tables: tuple[Table, Table]) -> Iterator[Evidence]:
+    shifts: dict[Case, list[float]] = defaultdict(list)
+    for group, block in tables[BEFORE].rotations() & tables[AFTER].rotations():
+        names, logs = _visits(tables, group, block)
+        found, _ = effects(names, logs)
+        for side, case in found:
+            if side == AFTER and (BEFORE, case) in found:
+                shifts[case].append(found[AFTER, case] - found[BEFORE, case])
+    for case in tables[BEFORE].cases("seconds"):
+        if shifts[case]:
+            before, after = (
+                float(np.exp(np.mean(np.log(table.medians(case, "seconds"))))) for table in tables
+            )
+            yield Evidence(case, "seconds", before, after, shifts=sorted(shifts[case]))
+
+
+def _visits(
+    tables: tuple[Table, Table], group: Case, block: int
+) -> tuple[list[tuple[int, Case]], list[float]]:
+    """The calls of both sides in the order made, those that a side made in one turn as one: their median."""
+    calls = sorted(
+        (
+            (place, (side, m.case), value)
+            for side, table in enumerate(tables)
+            for m in table.rotation(group, block)
+            for place, value in zip(m.places, m.values, strict=True)
+        ),
+        key=lambda call: call[0],
+    )
+    names, logs = [], []
+    for name, turn in groupby(calls, key=lambda call: call[1]):
+        names.append(name)
+        logs.append(float(np.median(np.log([value for _, _, value in turn]))))
+    return names, logs
+
+
+def _lookups(tables: tuple[Table, Table]) -> Iterator[Evidence]:
+    """Not their seconds: a microsecond on one side and the same second later on the other are too far apart
+    on a shared machine. Their slopes, each against that of `layers` in its own process, are not."""
+    for way in SLOPED:
+        earlier, later = (slope_ratios(table, way) for table in tables)
+        if earlier and later:
+            yield Evidence(
+                Case(model="lookup", strategy=way),
+                SLOPE_RATIO,
+                math.exp(np.mean(earlier)),
+                math.exp(np.mean(later)),
+                earlier=earlier,
+                later=later,
+            )

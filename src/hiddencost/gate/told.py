@@ -1,0 +1,99 @@
+"""An outcome for people: lines for a terminal, Markdown for a pull request, JSON for programs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from hiddencost.formatting import NONE, percent, quantity
+from hiddencost.gate.outcome import MISSING, REGRESSION, REGRESSIONS, SENTENCES, Outcome
+from hiddencost.records import METRICS, Change, Word
+
+UNITS = {metric.name: metric.unit for metric in METRICS}
+ORDER: tuple[Word, ...] = ("slower", "larger", "missing", "faster", "smaller", "unclear", "same")
+COLUMNS = ("case", "metric", "before", "after", "after / before", "verdict")
+
+
+def as_json(outcome: Outcome) -> bytes:
+    """Every change, with the exit code and the notes."""
+    found = {
+        "exit_code": outcome.exit_code,
+        "verdict": verdict(outcome),
+        "notes": list(outcome.notes),
+        "changes": list(outcome.changes),
+    }
+    return msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n"
+
+
+def verdict(outcome: Outcome) -> str:
+    """The outcome in one sentence, with the counts behind it."""
+    counts = Counter(change.word for change in outcome.changes)
+    told = ", ".join(f"{counts[word]} {word}" for word in ORDER if counts[word])
+    sentence = SENTENCES[outcome.exit_code]
+    if outcome.exit_code == REGRESSION and not any(
+        change.word in REGRESSIONS and outcome.enforced(change) for change in outcome.changes
+    ):
+        sentence = "Unclear, which --strict does not pass."
+    return f"{sentence} {told[:1].upper()}{told[1:]}." if told else sentence
+
+
+def as_lines(outcome: Outcome) -> list[str]:
+    """The verdict, what moved, and the notes."""
+    rows = [COLUMNS, *map(tuple, _rows(outcome))]
+    lines = [verdict(outcome)]
+    if len(rows) > 1:
+        widths = [max(len(row[i]) for row in rows) for i in range(len(COLUMNS) - 1)]
+        lines.append("")
+        for row in rows:
+            cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
+            lines.append("  ".join([*cells, row[-1]]))
+    return [*lines, *([""] if outcome.notes else []), *(f"note: {note}" for note in outcome.notes)]
+
+
+def as_markdown(outcome: Outcome) -> str:
+    """The same, as fits the summary of a CI step."""
+    sign = {REGRESSION: "❌", MISSING: "⚠️"}.get(outcome.exit_code, "✅" if outcome.exit_code == 0 else "❌")
+    lines = [f"### {sign} hiddencost gate", "", verdict(outcome), ""]
+    rows = list(_rows(outcome))
+    if rows:
+        lines += [f"| {' | '.join(COLUMNS)} |", "|" + " --- |" * len(COLUMNS)]
+        lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+        lines.append("")
+    lines += [f"- {note}" for note in outcome.notes]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _rows(outcome: Outcome) -> Iterator[Sequence[str]]:
+    """What moved, is missing or unclear: the worst first."""
+    told = [change for change in outcome.changes if change.word != "same" or change.reason]
+    for change in sorted(told, key=lambda change: (ORDER.index(change.word), str(change.case))):
+        unit = UNITS.get(change.metric, "")
+        yield (
+            str(change.case),
+            change.metric,
+            _value(change.before, unit),
+            _value(change.after, unit),
+            _ratio(change),
+            _word(change, outcome),
+        )
+
+
+def _value(value: float | None, unit: str) -> str:
+    return NONE if value is None else quantity(value, unit=unit)
+
+
+def _ratio(change: Change) -> str:
+    if change.ratio is None:
+        return NONE
+    if change.low is None or change.high is None:
+        return percent(change.ratio - 1, signed=True)
+    return quantity(change.ratio, change.low, change.high)
+
+
+def _word(change: Change, outcome: Outcome) -> str:
+    word: str = change.word
+    if word in REGRESSIONS and not outcome.enforced(change):
+        word = f"{word} (advisory)"
+    return f"{word}: {change.reason}" if change.reason else word

@@ -1,0 +1,132 @@
+"""A process that has imported the packages and forks a worker for each request: it saves the import, some
+ten seconds, for every block after the first.
+
+    python -m hiddencost.nursery SOCKET_FD
+
+Started by the interpreter whose packages are to be measured, with the source tree on its path.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+from hiddencost.errors import UserError
+
+MOST_BYTES = 2**16
+NUMBER = struct.Struct("i")
+
+
+class Forked:
+    """A worker that a nursery has forked: what the supervisor asks of a process."""
+
+    def __init__(self, pid: int, answer: socket.socket) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+        self._answer = answer
+
+    def poll(self) -> int | None:
+        """The exit code, or None while it runs."""
+        if self.returncode is None:
+            try:
+                self._ended(self._answer.recv(NUMBER.size, socket.MSG_DONTWAIT))
+            except BlockingIOError:
+                return None
+        return self.returncode
+
+    def wait(self) -> int:
+        """The exit code, when it has ended."""
+        while self.returncode is None:
+            self._ended(self._answer.recv(NUMBER.size))
+        return self.returncode
+
+    def _ended(self, answer: bytes) -> None:
+        self.returncode = NUMBER.unpack(answer)[0] if answer else -signal.SIGKILL  # the nursery died
+
+
+class Nursery:
+    """The parent process's handle."""
+
+    def __init__(self, python: str, environment: Mapping[str, str], log: IO[bytes]) -> None:
+        self._socket, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [python, "-m", "hiddencost.nursery", str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                pass_fds=[theirs.fileno()],
+                env={**environment, "PYTHONDONTWRITEBYTECODE": "1"},
+                start_new_session=True,
+            )
+        self._python, self._log = python, Path(log.name)
+
+    def await_ready(self) -> None:
+        """Returns when everything is imported. Raises UserError when the interpreter cannot."""
+        if not self._socket.recv(MOST_BYTES):
+            last = self._log.read_text(errors="replace").strip().rpartition("\n")[2]
+            raise UserError(f"{self._python} cannot measure: {last} (see {self._log})")
+
+    def start(self, arguments: Sequence[str], descriptors: Mapping[str, int], log: IO[bytes]) -> Forked:
+        """Forks a worker that runs pytest with the arguments, in a session of its own; each descriptor is
+        handed over, and its number there given as the option it stands under."""
+        mine, theirs = socket.socketpair()
+        request = json.dumps([list(arguments), list(descriptors)]).encode()
+        with theirs:
+            fds = [theirs.fileno(), log.fileno(), *descriptors.values()]
+            socket.send_fds(self._socket, [request], fds)
+        return Forked(NUMBER.unpack(mine.recv(NUMBER.size))[0], mine)
+
+    def close(self) -> None:
+        """Ends the nursery; a worker ends with its own lifeline."""
+        self._socket.close()
+        self._process.wait()
+
+
+def main(descriptor: int) -> None:
+    """Imports, then serves requests until the other end of the socket is closed."""
+    import numpy  # noqa: F401
+    import pytest
+    import scipy.optimize  # noqa: F401
+
+    from hiddencost import backends, suites  # noqa: F401
+
+    os.environ.update(backends.SETTINGS)
+    for package in backends.PACKAGES:
+        __import__(package)
+    server = socket.socket(fileno=descriptor)
+    server.send(b"ready")
+    while True:
+        request, fds, _, _ = socket.recv_fds(server, MOST_BYTES, 8)
+        if not request:
+            return
+        answer, log, *given = fds
+        arguments, options = json.loads(request)
+        pid = os.fork()
+        if pid == 0:
+            os.setsid()
+            os.dup2(log, 1)
+            os.dup2(log, 2)
+            for mine in (descriptor, answer, log):
+                os.close(mine)
+            numbers = [f"{option}={number}" for option, number in zip(options, given, strict=True)]
+            code = int(pytest.main([*arguments, *numbers]))
+            sys.stdout.flush()
+            os._exit(code)
+        for fd in (log, *given):
+            os.close(fd)
+        os.write(answer, NUMBER.pack(pid))
+        os.write(answer, NUMBER.pack(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])))
+        os.close(answer)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

@@ -1,0 +1,104 @@
+"""The two sides of a side-by-side gate: an interpreter, and the source tree that it measures.
+
+The other side is a git commit, checked out beside this one, with an environment of its own where its
+packages differ; or another interpreter, say one with another Keras, that measures this source.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from hiddencost.errors import UserError
+from hiddencost.grid import bench_folder
+
+PACKAGES_FILES = ("constraints.txt", "pyproject.toml")
+
+
+@dataclass(frozen=True)
+class Side:
+    """An interpreter; the `src` folder that it imports from ('' for what is installed in it), the suites,
+    and how the side is named."""
+
+    name: str
+    python: str
+    source: str
+    bench: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables that its processes are started with."""
+        return {**os.environ, **({"PYTHONPATH": self.source} if self.source else {})}
+
+
+def _checkout() -> Path | None:
+    """The root of the checkout that runs, or None in an installed package."""
+    root = Path(__file__).resolve().parents[2]
+    return root if (root / "bench").is_dir() and (root / "pyproject.toml").is_file() else None
+
+
+def current() -> Side:
+    """What runs now."""
+    root = _checkout()
+    return Side("this tree", sys.executable, str(root / "src") if root else "", bench_folder())
+
+
+def other(text: str, folder: Path) -> Side:
+    """The side that `--against` names. A commit is checked out under `folder`, once. Raises UserError."""
+    if os.path.isfile(text) and os.access(text, os.X_OK):
+        here = current()
+        return Side(text, text, here.source, here.bench)
+    root = _checkout()
+    commit = _git(root, "rev-parse", "--verify", "--quiet", f"{text}^{{commit}}") if root else b""
+    if root is None or not commit:
+        where = "a git commit of this checkout" if root else "a checkout (hiddencost is installed here)"
+        raise UserError(f"--against '{text}': neither {where} nor a Python interpreter")
+    short = commit.decode().strip()[:12]
+    tree = folder.resolve() / short
+    if not (tree / "pyproject.toml").is_file():
+        _unpack(root, short, tree)
+    python = sys.executable
+    if any(_text(tree / name) != _text(root / name) for name in PACKAGES_FILES):
+        python = _own_environment(tree)
+    return Side(f"commit {short}", python, str(tree / "src"), tree / "bench")
+
+
+def _unpack(root: Path, commit: str, tree: Path) -> None:
+    """All files of a commit. They appear under their name only when all are there."""
+    archive = _git(root, "archive", "--format=tar", commit)
+    unfinished = tree.with_name(f"{tree.name}.{os.getpid()}")
+    try:
+        with tarfile.open(fileobj=io.BytesIO(archive)) as files:
+            files.extractall(unfinished, filter="data")
+        unfinished.rename(tree)
+    except (OSError, tarfile.TarError) as error:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise UserError(f"commit {commit} cannot be checked out under {tree.parent}: {error}") from None
+
+
+def _own_environment(tree: Path) -> str:
+    """Sets up the packages that the tree's own files name (`make` does it once). Raises UserError."""
+    done = subprocess.run(
+        ["make", ".venv/.ready", f"PYTHON={sys.executable}"], cwd=tree, capture_output=True, text=True
+    )
+    if done.returncode:
+        last = (done.stderr or done.stdout).strip().rpartition("\n")[2]
+        raise UserError(f"the packages of {tree} cannot be set up: {last}")
+    return str(tree / ".venv" / "bin" / "python")
+
+
+def _text(path: Path) -> bytes:
+    return path.read_bytes() if path.is_file() else b""
+
+
+def _git(root: Path, *arguments: str) -> bytes:
+    try:
+        return subprocess.run(["git", *arguments], cwd=root, capture_output=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return b""

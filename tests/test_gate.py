@@ -1,0 +1,471 @@
+"""The gate: hand-made records give literal words, sentences and exit codes."""
+
+import json
+import math
+import os
+import subprocess
+import threading
+
+import gate_runs
+import msgspec
+import numpy as np
+import pytest
+from gate_runs import ALL, GROUP, PLANNED, SUBMODEL
+from scipy import stats as scipy_stats
+
+from hiddencost import gate, grid, trees
+from hiddencost.errors import UserError
+from hiddencost.gate import Outcome
+from hiddencost.gate.baseline import changed_versions
+from hiddencost.gate.judging import Evidence, holm, judge
+from hiddencost.records import TWIN, Case, Change, Measurement
+from hiddencost.turns import OtherSideEndedError, Turns
+
+NAME = Case(model="lookup", strategy="get_layer_name")
+
+
+def between(shifts=None, alpha=gate.SURE, thresholds=grid.GATED, **changes):
+    before, after = gate_runs.sides(shifts, **changes)
+    return gate.between_sides(before, after, thresholds, alpha)
+
+
+def words(changes):
+    return {(change.case, change.metric): change.word for change in changes}
+
+
+def moved(changes):
+    return {key: word for key, word in words(changes).items() if word != "same"}
+
+
+# -- side by side --
+
+
+def test_identical_sides_are_the_same_in_every_metric():
+    found = between()
+    assert {change.word for change in found} == {"same"}
+    assert {change.metric for change in found} == {
+        "seconds",
+        "lookup_slope_ratio",
+        "peak_heap_bytes",
+        "payload_bytes",
+    }
+    assert Outcome(found).exit_code == 0
+
+
+def test_a_slowdown_beyond_the_threshold_is_found_with_its_ratio_whatever_the_machine_does():
+    found = between({ALL: 1.03})
+    assert moved(found) == {(ALL, "seconds"): "slower"}
+    (change,) = [change for change in found if change.word == "slower"]
+    assert change.ratio == pytest.approx(1.03, rel=1e-3)
+    assert change.low < 1.03 < change.high
+    assert change.timed
+    assert Outcome(found).exit_code == 1
+
+
+def test_a_real_slowdown_within_the_threshold_passes():
+    assert moved(between({ALL: 1.008})) == {}
+    assert moved(between({ALL: 1.008}, thresholds={**grid.GATED, "seconds": 0.005})) == {
+        (ALL, "seconds"): "slower"
+    }
+
+
+def test_faster_and_smaller_are_told_and_pass():
+    found = between({SUBMODEL: 0.9}, heap=3e6)
+    assert moved(found) == {
+        (SUBMODEL, "seconds"): "faster",
+        **{
+            (case, "peak_heap_bytes"): "smaller"
+            for case in (GROUP, GROUP.with_(strategy="single_block"), SUBMODEL)
+        },
+    }
+    assert Outcome(found).exit_code == 0
+
+
+def test_noise_wider_than_the_threshold_is_unclear_and_says_what_would_have_been_seen():
+    found = [change for change in between({ALL: 1.02}, noise=0.05) if change.metric == "seconds"]
+    assert {change.word for change in found} == {"unclear"}
+    for change in found:
+        assert change.smallest_detectable > 0.01
+        assert change.reason == (
+            f"a slowdown of less than {change.smallest_detectable:.1%} would not have been seen"
+        )
+    assert Outcome(found).exit_code == 0
+    assert Outcome(found, strict=True).exit_code == 1
+
+
+def test_fewer_than_five_blocks_are_unclear():
+    found = [change for change in between({ALL: 1.5}, blocks=4) if change.timed]
+    assert {change.word for change in found} == {"unclear"}
+    assert found[0].reason == "fewer than 5 blocks: no interval"
+
+
+def test_bytes_are_judged_without_noise_and_payload_exactly():
+    assert not moved(between(heap=4.03e6))
+    assert set(moved(between(heap=4.05e6)).values()) == {"larger"}
+    assert moved(between(payload=3073.0)) == {(SUBMODEL, "payload_bytes"): "larger"}
+
+
+def test_a_look_up_that_grows_faster_with_the_number_of_layers_is_slower():
+    assert moved(between(slope=1.3)) == {(NAME, "lookup_slope_ratio"): "slower"}
+    assert not moved(between(slope=1.05))
+
+
+def test_what_vanished_crashed_or_became_wrong_is_missing_and_never_a_pass():
+    before, after = gate_runs.sides()
+    gone = msgspec.structs.replace(after, measurements=tuple(m for m in after.measurements if m.case != ALL))
+    found = gate.between_sides(before, gone, grid.GATED, gate.SURE)
+    assert moved(found) == {(ALL, "seconds"): "missing"}
+    assert found[-1].reason == "measured before, and not after"
+    assert Outcome(found).exit_code == 3
+    for state in ("wrong", "crashed", "timeout", "out_of_memory", "skipped"):
+        bad = [
+            Measurement(case=m.case, metric=m.metric, state=state, reason="why", block=m.block)
+            if (m.case, m.metric, m.block) == (ALL, "seconds", 3)
+            else m
+            for m in after.measurements
+        ]
+        failed = msgspec.structs.replace(after, measurements=tuple(bad))
+        found = gate.between_sides(before, failed, grid.GATED, gate.SURE)
+        assert ("missing", f"{state}: why") in {(change.word, change.reason) for change in found}
+        assert Outcome(found).exit_code == 3
+        both = gate.between_sides(failed, failed, grid.GATED, gate.SURE)
+        assert Outcome(both).exit_code == (0 if state == "skipped" else 3)
+
+
+def test_a_regression_is_told_before_a_missing_case():
+    slow = Change(case=ALL, metric="seconds", word="slower", timed=True)
+    lost = Change(case=SUBMODEL, metric="seconds", word="missing")
+    same = Change(case=GROUP, metric="seconds", word="same")
+    assert Outcome([same, slow, lost]).exit_code == 1
+    assert Outcome([same, slow, lost], timings_advisory=True).exit_code == 3
+    assert Outcome([same, slow], timings_advisory=True).exit_code == 0
+    larger = Change(case=ALL, metric="traces", word="larger")
+    assert Outcome([larger], timings_advisory=True).exit_code == 1
+    assert Outcome([]).exit_code == Outcome([lost]).exit_code == 5
+
+
+# -- statistics --
+
+
+def test_holm_adjusts_step_by_step():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.5, 0.9]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_pairs_are_judged_by_a_one_sample_t_test_and_runs_apart_by_welchs():
+    generator = np.random.default_rng(0)
+    shifts, earlier, later = (
+        tuple(generator.normal(*normal)) for normal in ((0.02, 0.01, 8), (0, 0.01, 6), (0.03, 0.02, 9))
+    )
+    for evidence, test in (
+        (Evidence(ALL, "seconds", 1, 1, shifts=shifts), scipy_stats.ttest_1samp(shifts, 0)),
+        (
+            Evidence(ALL, "seconds", 1, 1, earlier=earlier, later=later),
+            scipy_stats.ttest_ind(later, earlier, equal_var=False),
+        ),
+    ):
+        low, high = test.confidence_interval()
+        chance = test.pvalue / 2
+        above, below = (
+            judge([evidence], {"seconds": 0.0}, alpha)[0] for alpha in (chance * 1.01, chance * 0.99)
+        )
+        assert (above.word, below.word == "slower") == ("slower", False)
+        assert (math.log(above.low), math.log(above.high)) == pytest.approx((low, high))
+
+
+def test_more_cases_ask_for_stronger_evidence():
+    weak = Evidence(ALL, "seconds", 1, 1, shifts=(0.02, 0.05, 0.03, 0.01, 0.04))
+    none = [Evidence(SUBMODEL, "seconds", 1, 1, shifts=(-0.01, 0.01, 0.02, -0.02, 0.0))] * 20
+    thresholds = {"seconds": 0.01}
+    assert judge([weak], thresholds, 0.01)[0].word == "slower"
+    assert judge([weak, *none], thresholds, 0.01)[0].word == "unclear"
+
+
+def test_a_suspicion_stands_only_when_it_is_seen_again():
+    def change(word, ratio, metric="seconds"):
+        return Change(case=ALL, metric=metric, word=word, ratio=ratio, timed=True)
+
+    first = [change("slower", 1.04), change("same", 1.0, "traces")]
+    assert gate.suspects(first) == [ALL]
+    assert gate.confirmed(first, [change("slower", 1.05)]) == [change("slower", 1.05), first[1]]
+    (dropped, _) = gate.confirmed(first, [change("unclear", 1.001)])
+    assert (dropped.word, dropped.ratio) == ("unclear", 1.001)
+    assert dropped.reason == "seemed slower at first (1.040), not when measured again"
+    assert gate.confirmed(first, []) == first
+    assert gate.confirmed(first, [change("missing", None)]) == first
+
+
+# -- against a baseline --
+
+
+@pytest.fixture
+def baseline():
+    return gate.keep(gate_runs.run(gate_runs.alone()), "run")
+
+
+def against(baseline, **changes):
+    found = gate_runs.run(gate_runs.alone(**changes))
+    return gate.against_baseline(baseline, found, grid.GATED, gate.SURE)
+
+
+def test_a_baseline_holds_what_travels_and_no_seconds(baseline):
+    assert {kept.metric for kept in baseline.kept} == {
+        "overhead_ratio",
+        "lookup_slope_ratio",
+        "peak_heap_bytes",
+        "payload_bytes",
+        "traces",
+    }
+    ratios = {kept.case: kept.logs for kept in baseline.kept if kept.metric == "overhead_ratio"}
+    assert set(ratios) == {SUBMODEL, ALL}
+    assert np.exp(np.mean(ratios[ALL])) == pytest.approx(1.05, rel=1e-3)
+    slopes = {kept.case: kept.logs for kept in baseline.kept if kept.metric == "lookup_slope_ratio"}
+    assert np.exp(slopes[NAME]) == pytest.approx(2.0)
+
+
+def test_a_run_like_the_baseline_passes_on_a_machine_of_any_speed(baseline):
+    found = against(
+        baseline, factors={case: 3 * factor for case, factor in ((GROUP, 1), (SUBMODEL, 1.02), (ALL, 1.05))}
+    )
+    assert moved(found) == {}
+    assert Outcome(found).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"factors": {ALL: 1.09}}, {(ALL, "overhead_ratio"): "slower"}),
+        ({"factors": {ALL: 1.01}}, {(ALL, "overhead_ratio"): "faster"}),
+        (
+            {"traces": 2},
+            {(case, "traces"): "larger" for case in (GROUP, SUBMODEL, ALL, GROUP.with_(strategy=TWIN))},
+        ),
+        ({"payload": 6144.0}, {(SUBMODEL, "payload_bytes"): "larger"}),
+        ({"slope": 1.5}, {(NAME, "lookup_slope_ratio"): "slower"}),
+    ],
+)
+def test_what_moved_since_the_baseline_is_named(baseline, changes, expected):
+    assert moved(against(baseline, **changes)) == expected
+
+
+def test_a_baseline_is_read_as_it_was_written_and_damage_is_told(baseline, tmp_path):
+    path = tmp_path / "baseline.json"
+    gate.write(baseline, path)
+    assert gate.read(path) == baseline
+    whole = path.read_text()
+    path.write_text(whole[:-40])
+    with pytest.raises(UserError, match=r"baseline .*baseline\.json: damaged: "):
+        gate.read(path)
+    path.write_text(whole.replace('"schema_version": 1', '"schema_version": 99'))
+    with pytest.raises(gate.NotComparableError, match="has schema 99, this hiddencost 1"):
+        gate.read(path)
+    path.write_text("[]")
+    with pytest.raises(UserError, match="damaged"):
+        gate.read(path)
+    with pytest.raises(UserError, match=r"cannot be read .*`hiddencost baseline RUN` writes one"):
+        gate.read(tmp_path / "none.json")
+
+
+def test_other_conditions_or_another_grid_are_not_comparable(baseline):
+    run = gate_runs.run(gate_runs.alone())
+    threads = (gate_runs.environment(threads={"intra_op": 2, "inter_op": 1}),)
+    with pytest.raises(gate.NotComparableError, match=r"threads were .* in the baseline and are "):
+        gate.against_baseline(
+            baseline, msgspec.structs.replace(run, environments=threads), grid.GATED, gate.SURE
+        )
+    other = grid.parse(gate_runs.PLAN.replace("length = [8]", "length = [9]"), "plan")
+    with pytest.raises(gate.NotComparableError, match="plans 13 cases, this run's 13, and they share 8"):
+        gate.against_baseline(baseline, gate_runs.run(gate_runs.alone(), other), grid.GATED, gate.SURE)
+
+
+def test_a_run_that_does_not_hold_its_plan_is_not_comparable(baseline):
+    run = gate_runs.run(gate_runs.alone())
+    old = msgspec.structs.replace(run, header=msgspec.structs.replace(run.header, plan=""))
+    with pytest.raises(gate.NotComparableError, match="does not hold its plan: an older hiddencost"):
+        gate.against_baseline(baseline, old, grid.GATED, gate.SURE)
+
+
+def test_other_versions_are_told_and_compared(baseline):
+    newer = gate_runs.environment(versions={"keras": "3.16.0", "tensorflow": "2.21.0"}, python="3.12.1")
+    run = gate_runs.run(gate_runs.alone(), environments=(newer,))
+    assert moved(gate.against_baseline(baseline, run, grid.GATED, gate.SURE)) == {}
+    assert changed_versions(baseline, run) == [
+        "keras 3.15.1 before, 3.16.0 after",
+        "Python 3.11.9 before, 3.12.1 after",
+    ]
+
+
+def test_a_baseline_is_made_of_a_complete_run_only():
+    with pytest.raises(UserError, match=r"^run: not complete: `hiddencost run --resume run` measures"):
+        gate.keep(gate_runs.run(gate_runs.alone(), how="interrupted"), "run")
+    with pytest.raises(UserError, match="measured nothing that a gate compares"):
+        gate.keep(gate_runs.run([]), "run")
+
+
+# -- what is told --
+
+
+def test_the_table_says_what_moved_and_nothing_else():
+    slow = Change(
+        case=ALL, metric="seconds", word="slower", before=0.01, after=0.0105,
+        ratio=1.05, low=1.04, high=1.06, timed=True,
+    )  # fmt: skip
+    same = Change(case=GROUP, metric="seconds", word="same", before=0.01, after=0.01, ratio=1.0)
+    larger = Change(
+        case=SUBMODEL, metric="peak_heap_bytes", word="larger", before=2**20, after=2**21, ratio=2.0
+    )
+    found = Outcome([same, slow, larger], ["keras 1 before, 2 after"])
+    table = gate.as_lines(found)
+    assert table[:2] == ["Regression. 1 slower, 1 larger, 1 same.", ""]
+    assert table[2].split() == ["case", "metric", "before", "after", "after", "/", "before", "verdict"]
+    assert [line.split()[-1] for line in table[3:5]] == ["slower", "larger"]
+    assert "1.050 [1.040, 1.060]" in table[3]
+    assert "+100.0 %" in table[4]
+    assert table[-1] == "note: keras 1 before, 2 after"
+    assert gate.as_markdown(found).splitlines()[:5] == [
+        "### ❌ hiddencost gate",
+        "",
+        "Regression. 1 slower, 1 larger, 1 same.",
+        "",
+        "| case | metric | before | after | after / before | verdict |",
+    ]
+    assert (
+        "| bert_tiny-graph-1x8-always_return_all-all | seconds | 10.0 ms | 10.5 ms "
+        "| 1.050 [1.040, 1.060] | slower |" in gate.as_markdown(found)
+    )
+    told = json.loads(gate.as_json(found))
+    assert (told["exit_code"], len(told["changes"])) == (1, 3)
+    advisory = Outcome([same, slow], timings_advisory=True)
+    assert gate.as_lines(advisory)[0] == "No regression. 1 slower, 1 same."
+    assert gate.as_lines(advisory)[3].endswith("slower (advisory)")
+
+
+def test_each_outcome_has_its_sentence():
+    def first_line(*words, **options):
+        changes = [Change(case=ALL, metric="seconds", word=word, timed=True) for word in words]
+        return gate.as_lines(Outcome(changes, **options))[0]
+
+    assert first_line("same", "same") == "No regression. 2 same."
+    assert first_line("same", "unclear") == "No regression. 1 unclear, 1 same."
+    assert first_line("unclear", strict=True) == "Unclear, which --strict does not pass. 1 unclear."
+    assert first_line("missing", "same") == "Cases are missing or failed. 1 missing, 1 same."
+    assert first_line() == "Nothing was measured."
+
+
+# -- what is measured --
+
+
+def test_a_suspected_case_is_measured_again_with_its_reference_and_nothing_else():
+    (job, *_), memory = grid.timed_jobs(PLANNED), grid.memory_jobs(PLANNED)
+    (again,) = grid.only([job], [ALL])
+    assert [task.case for task in again.tasks] == [GROUP, GROUP.with_(strategy=TWIN), ALL]
+    (looked,) = grid.only([job], [NAME])
+    assert {task.suite for task in looked.tasks} == {"lookup"}
+    assert len(looked.tasks) == 8
+    assert [[task.case for task in one.tasks] for one in grid.only(memory, [SUBMODEL])] == [[SUBMODEL]]
+    assert grid.only([job], [GROUP.with_(length=99)]) == []
+
+
+def both_sides(first, second):
+    """What two functions return, each in a thread of its own with its side of the turns."""
+    (from_a, to_b), (from_b, to_a) = os.pipe(), os.pipe()
+    sides = (Turns(from_b, to_b, True), Turns(from_a, to_a, False))
+    found = [None, None]
+
+    def work(number, function):
+        try:
+            found[number] = function(sides[number])
+        except OtherSideEndedError as error:
+            found[number] = error
+        finally:
+            os.close(sides[number].send)
+
+    threads = [threading.Thread(target=work, args=pair) for pair in enumerate((first, second))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+        assert not thread.is_alive()
+    return found
+
+
+def test_two_sides_agree_on_what_both_can_run_and_take_turns():
+    order = []
+
+    def side(name, calls):
+        def work(turns):
+            agreed = turns.agree(calls)
+            while turns.go_on(len(order) < 6):
+                with turns.alone():
+                    order.append(name)
+            return agreed
+
+        return work
+
+    found = both_sides(side("a", {"x": 1, "y": 5}), side("b", {"y": 3, "z": 2}))
+    assert found == [{"y": 5}, {"y": 5}]
+    assert order == ["a", "b"] * 3
+
+
+def test_a_side_whose_partner_has_ended_does_not_wait_for_ever():
+    def ends(turns):
+        turns.agree({"x": 1})
+
+    def waits(turns):
+        turns.agree({"x": 1})
+        turns.await_turn()
+
+    found = both_sides(ends, waits)
+    assert isinstance(found[1], OtherSideEndedError)
+
+
+def git(folder, *arguments):
+    command = ["git", "-c", "user.name=a", "-c", "user.email=a@b", *arguments]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    """A checkout with two commits that differ in a source file."""
+    root = tmp_path / "root"
+    (root / "bench").mkdir(parents=True)
+    (root / "pyproject.toml").write_text("[project]\n")
+    (root / "bench" / "a.toml").write_text("old")
+    git(tmp_path, "init", "-q", str(root))
+    git(root, "add", ".")
+    git(root, "commit", "-qm", "one")
+    (root / "bench" / "a.toml").write_text("new")
+    git(root, "commit", "-qam", "two")
+    monkeypatch.setattr(trees, "_checkout", lambda: root)
+    return root
+
+
+def test_a_commit_is_checked_out_beside_and_uses_this_environment_where_packages_are_the_same(
+    repository, tmp_path, monkeypatch
+):
+    side = trees.other("HEAD~1", tmp_path / "trees")
+    assert side.name.startswith("commit ")
+    assert (side.bench / "a.toml").read_text() == "old"
+    assert (repository / "bench" / "a.toml").read_text() == "new"
+    assert side.python == trees.current().python
+    assert side.environment["PYTHONPATH"] == str(side.bench.parent / "src")
+    (repository / "pyproject.toml").write_text("[project]\n# other packages\n")
+    with pytest.raises(UserError, match=r"^the packages of .* cannot be set up: make: "):
+        trees.other("HEAD~1", tmp_path / "trees")
+
+
+def test_an_interpreter_measures_this_source(repository, tmp_path):
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\n")
+    python.chmod(0o755)
+    side = trees.other(str(python), tmp_path / "trees")
+    assert (side.python, side.source) == (str(python), trees.current().source)
+
+
+def test_neither_a_commit_nor_an_interpreter_is_one_line(repository, tmp_path):
+    with pytest.raises(UserError) as caught:
+        trees.other("mian", tmp_path / "trees")
+    assert str(caught.value) == (
+        "--against 'mian': neither a git commit of this checkout nor a Python interpreter"
+    )
