@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help bench quick gate baseline test test-slow lint pairing readme reference clean
+.PHONY: help bench quick gate baseline test test-slow mutants lint pairing calibrate readme reference clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ test: lint  ## lint, types, and all tests but the slow ones
 test-slow: $(READY)  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
 
+mutants: $(READY)  ## break lines of the statistics and the gate on purpose: a test must notice each
+	$(BIN)/python tests/mutants.py
+
 lint: $(READY)  ## ruff and mypy
 	$(BIN)/ruff check src bench tests
 	$(BIN)/ruff format --check src bench tests
@@ -45,6 +48,10 @@ lint: $(READY)  ## ruff and mypy
 
 pairing: $(READY)  ## measure which pairing of samples is the steadier one (reports/experiments/)
 	$(BIN)/python bench/experiments/pairing.py reports/experiments
+
+MINUTES ?= 60
+calibrate: $(READY)  ## measure how often the gate is wrong, for MINUTES more (reports/calibration/)
+	$(BIN)/python bench/experiments/calibrate.py reports/calibration --minutes $(MINUTES)
 
 readme: $(READY)  ## write README's figures from reports/reference
 	$(BIN)/python -m hiddencost.readme

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from hiddencost import supervise
+from hiddencost import nursery, supervise
 
 WORKER = Path(__file__).parent / "fake_worker.py"
 
@@ -18,7 +18,7 @@ def start_with(seconds):
         logs = self.writer.folder / "logs"
         (logs / f"{name}.jobs.json").write_bytes(msgspec.json.encode(jobs))
         report, lifeline = pipes["--report-fd"], pipes["--lifeline-fd"]
-        arguments = [logs / f"{name}.jobs.json", report, lifeline, logs / f"{name}.doing", seconds]
+        arguments = [logs / f"{name}.jobs.json", report, lifeline, logs / f"{name}.doing", seconds, *options]
         return subprocess.Popen(
             [sys.executable, str(WORKER), *map(str, arguments)],
             stdout=log_file,
@@ -30,8 +30,22 @@ def start_with(seconds):
     return start
 
 
+class NoNursery:
+    """In place of a process that imports the packages."""
+
+    def __init__(self, python, environment, log):
+        pass
+
+    def await_ready(self):
+        pass
+
+    def close(self):
+        pass
+
+
 if __name__ == "__main__":
     supervise.Supervisor._start = start_with(float(sys.argv[1]))
+    nursery.Nursery = NoNursery
     from hiddencost.cli import main
 
     sys.argv = ["hiddencost", *sys.argv[2:]]

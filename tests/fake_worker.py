@@ -1,12 +1,15 @@
-"""A worker that measures nothing and is done in milliseconds, for tests of the supervisor.
+"""A worker that measures nothing and is done in milliseconds, for tests of the supervisor and of the line.
 
-    python fake_worker.py JOBS REPORT_FD LIFELINE_FD DOING SECONDS
+    python fake_worker.py JOBS REPORT_FD LIFELINE_FD DOING SECONDS [--leads]
 
-Every task yields its metric after SECONDS; a case whose strategy is `dies`, `hangs`, `eats` (as if killed
-for want of memory) or `fails` (exits with code 3) ends as its name says; `stumbles` dies once, when part
-of its group is reported.
+Every task yields its metric after SECONDS, by a clock on which a call takes 1 s: on a side `after`, and in a
+run that is no side, as many times longer as the variable FAKE says of its strategy (JSON; `STRATEGY again`
+for what is measured again); the bytes likewise. A case whose strategy is `dies`, `hangs`, `eats` (as if
+killed for want of memory) or `fails` (exits with code 3) ends as its name says; `stumbles` dies once, when
+part of its group is reported.
 """
 
+import json
 import os
 import signal
 import sys
@@ -22,7 +25,7 @@ from hiddencost.grid import METRIC_OF_SUITE, ROTATED, Job
 from hiddencost.records import Measurement
 
 
-def main(jobs_file, report, lifeline, doing_file, seconds):
+def main(jobs_file, report, lifeline, doing_file, seconds, *options):
     end_with(int(lifeline))
     doing = Doing(Path(doing_file), new=False)
     for job in msgspec.json.decode(Path(jobs_file).read_bytes(), type=list[Job]):
@@ -33,11 +36,13 @@ def main(jobs_file, report, lifeline, doing_file, seconds):
                 time.sleep(float(seconds))
                 ending(task.case.strategy)
             for place, task in enumerate(group):
+                folder = Path(doing_file).parent.parent
+                side = {"before": 0, "after": 1}.get(folder.name)
                 record = Measurement(
                     case=task.case,
                     metric=METRIC_OF_SUITE[task.suite],
-                    values=(1.0, 1.0),
-                    places=(place, place + len(group)),
+                    values=(1.0 if side == 0 else factor(task.case, "again" in folder.parts),) * 2,
+                    places=places(place, len(group), side, "--leads" in options),
                     block=job.block,
                 )
                 stumbled = Path(doing_file).parent / "stumbled"
@@ -45,6 +50,19 @@ def main(jobs_file, report, lifeline, doing_file, seconds):
                     stumbled.touch()
                     os.kill(os.getpid(), signal.SIGSEGV)
                 os.write(int(report), store.encode(record))
+
+
+def factor(case, again):
+    """By how much the case is worse than 1."""
+    told = json.loads(os.environ.get("FAKE", "{}"))
+    return told.get(f"{case.strategy} again", 1.0) if again else told.get(case.strategy, 1.0)
+
+
+def places(place, count, side, leads):
+    """Of two calls: in two rounds, or by turns with the other side, whoever leads first and last."""
+    if side is None:
+        return place, place + count
+    return (4 * place, 4 * place + 3) if leads else (4 * place + 1, 4 * place + 2)
 
 
 def ending(strategy):

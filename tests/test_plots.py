@@ -28,7 +28,7 @@ from synthetic import CALLS, MIDDLE, synthetic_run
 from hiddencost.claims import CLAIMS
 from hiddencost.plots import PLOTS, choose, labels, parts, render, style
 from hiddencost.plots.lookup import slope
-from hiddencost.records import Case, Measurement, Run
+from hiddencost.records import ROUNDS_WANTED, Case, Measurement, Run
 from hiddencost.stats import Cost, Table, ahead_from
 
 MIB = 2**20
@@ -554,6 +554,22 @@ def test_memory_modes_bars_and_ticks(run: Run, table: Table) -> None:
 
 
 # -- look-ups --
+
+
+def test_a_group_that_time_cut_short_says_so_in_the_plot(run: Run) -> None:
+    def cut(line: Measurement) -> Measurement:
+        if line.metric == "seconds" and line.case.mode == "eager" and line.block == 0:
+            return msgspec.structs.replace(line, notes={ROUNDS_WANTED: "99"})
+        return line
+
+    figure = drawn("overhead", replaced(run, cut))
+    told = [text.get_text() for ax in figure.axes for text in ax.texts if "reference" in text.get_text()]
+    assert [text.endswith(", capped") for text in told] == [
+        "eager" in ax.get_title(loc="left") for ax in figure.axes
+    ]
+    assert any("Capped: time ended" in text.get_text().replace("\n", " ") for text in figure.texts)
+    whole = drawn("overhead", run)
+    assert not any("apped" in text.get_text() for ax in whole.axes for text in (*ax.texts, *whole.texts))
 
 
 def test_lookup_slopes_and_lines(run: Run, table: Table) -> None:

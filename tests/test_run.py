@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -290,3 +291,15 @@ examples = [8]
     run = store.read(tmp_path / "run")
     assert [m for m in run.measurements if m.state != "ok"] == []
     assert len({m.case for m in run.measurements if m.metric == "seconds"}) == 5
+
+
+@pytest.mark.slow
+def test_doctor_tells_the_noise_floor_of_this_machine_and_leaves_nothing_behind(tmp_path):
+    done = hiddencost("doctor", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    floor = r"{}, 1 x 16, .* m?s.*: ratio (\d\.\d+) \[.*\]; smallest effect that can be held: \d+\.\d%"
+    for mode in ("eager", "graph"):
+        found = re.search(floor.format(mode), done.stdout)
+        assert found, done.stdout
+        assert 0.7 < float(found[1]) < 1.4  # a sanity bound, not a gate
+    assert not list(tmp_path.iterdir())

@@ -1,5 +1,6 @@
 """Run folders: nothing that is stored is ever harmed, and damage is told with its place."""
 
+import msgspec
 import pytest
 
 from hiddencost import store
@@ -146,3 +147,20 @@ def test_latest_points_to_the_newest_run_and_harms_nothing_else(tmp_path):
     with pytest.raises(UserError, match="exists and is not a link"):
         store.point_latest(tmp_path / "runs" / "a", tmp_path / "taken")
     assert (tmp_path / "taken").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("values", "places", "told"),
+    [
+        ((0.0,), (), r"seconds of m-graph-1x16-final_only cannot be \[0\.0\]"),
+        ((-1.0, 1.0), (), r"cannot be \[-1\.0, 1\.0\]"),
+        ((1.0, 2.0), (1,), "1 places for 2 values of m-graph-1x16-final_only"),
+    ],
+)
+def test_what_cannot_have_been_measured_is_damage(tmp_path, values, places, told):
+    line = store.encode(HEADER) + store.encode(MEASUREMENT)
+    raw = msgspec.json.decode(store.encode(MEASUREMENT))
+    raw.update(values=values, places=places)
+    (tmp_path / store.RESULTS).write_bytes(line + msgspec.json.encode(raw) + b"\n")
+    with pytest.raises(UserError, match=f"damaged at line 3: .*{told}"):
+        store.read(tmp_path)

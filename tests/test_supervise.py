@@ -5,6 +5,7 @@ import random
 import re
 import subprocess
 import sys
+import threading
 from contextlib import suppress
 
 import fake_run
@@ -223,6 +224,32 @@ def test_what_a_worker_does_is_told_without_a_call_to_the_system(tmp_path):
     assert 0 <= ago < 10
 
 
+class Watched:
+    """A worker that runs for as long as there are readings left."""
+
+    pid = 2**22 + 1  # no process has it
+
+    def __init__(self, *ages):
+        self.ages = list(ages)
+
+    def poll(self):
+        return None if self.ages else 0
+
+    def told(self):
+        return CASE, self.ages.pop(0)
+
+
+def test_one_reading_torn_by_the_workers_writing_is_no_time_out(monkeypatch):
+    killed = []
+    monkeypatch.setattr(supervise, "_kill", killed.append)
+    supervisor = Supervisor(None, Counted(), case_timeout=0.01)
+    for ages, expected in (((0, 1e9, 0, 1e9, 0), 0), ((0, 1e9, 1e9, 0), 1)):
+        worker, hung = Watched(*ages), threading.Event()
+        supervisor._watch(worker, worker, hung)
+        assert hung.is_set() == bool(expected)
+        assert len(killed) == expected
+
+
 # -- nothing is lost --
 
 
@@ -286,14 +313,19 @@ def fake(tmp_path, *arguments, seconds=0.001):
 
 
 @pytest.mark.parametrize("victim", ["supervisor", "worker"])
-def test_a_run_killed_at_any_moment_is_resumed_and_measures_no_group_twice_but_one(tmp_path, victim):
-    """Ten kills at random moments of a run, each resumed; then nothing is missing."""
+@pytest.mark.parametrize(
+    ("kills", "longest", "seconds"), [(10, 2.5, 0.02), pytest.param(50, 1.5, 0.1, marks=pytest.mark.slow)]
+)
+def test_a_run_killed_at_any_moment_is_resumed_and_measures_no_group_twice_but_one(
+    tmp_path, victim, kills, longest, seconds
+):
+    """Kills at random moments of a run, each resumed; then nothing is missing."""
     (tmp_path / "plan.toml").write_text(PLAN)
-    generator = random.Random(victim)
-    process = fake(tmp_path, "run", "--grid", "plan.toml", "--out", "run", seconds=0.02)
-    for _ in range(10):
+    generator = random.Random(f"{victim}/{kills}")
+    process = fake(tmp_path, "run", "--grid", "plan.toml", "--out", "run", seconds=seconds)
+    for _ in range(kills):
         with suppress(subprocess.TimeoutExpired):
-            process.wait(generator.uniform(0.2, 2.5))
+            process.wait(generator.uniform(0.2, longest))
         workers = psutil.Process(process.pid).children() if process.poll() is None else []
         if victim == "supervisor":
             process.kill()
@@ -302,9 +334,9 @@ def test_a_run_killed_at_any_moment_is_resumed_and_measures_no_group_twice_but_o
             assert not [worker for worker in workers if worker.is_running()]
             if (tmp_path / "run" / store.RESULTS).exists():
                 store.read(tmp_path / "run")
-                process = fake(tmp_path, "run", "--resume", "run", seconds=0.02)
+                process = fake(tmp_path, "run", "--resume", "run", seconds=seconds)
             else:
-                process = fake(tmp_path, "run", "--grid", "plan.toml", "--out", "run", seconds=0.02)
+                process = fake(tmp_path, "run", "--grid", "plan.toml", "--out", "run", seconds=seconds)
         else:
             for worker in workers:
                 worker.kill()
@@ -314,7 +346,7 @@ def test_a_run_killed_at_any_moment_is_resumed_and_measures_no_group_twice_but_o
     run = store.read(tmp_path / "run")
     keys = [(m.case, m.metric, m.block) for m in run.measurements]
     assert len(set(keys)) == TASKS
-    assert len(keys) - TASKS <= 10 * 5  # a group of five cases for each kill
+    assert len(keys) - TASKS <= kills * 5  # a group of five cases for each kill
     if victim == "supervisor":
         assert {m.state for m in run.measurements} == {"ok"}
     again = fake(tmp_path, "run", "--resume", "run")

@@ -41,7 +41,8 @@ class Doing:
         self._write(self._texts[case])
 
     def _write(self, text: bytes) -> None:
-        _HEAD.pack_into(self._map, 0, time.monotonic(), len(text))
+        # not pack_into, which first fills with zeros: who reads just then sees a process that hangs for ages
+        self._map[: _HEAD.size] = _HEAD.pack(time.monotonic(), len(text))
         self._map[_HEAD.size : _HEAD.size + len(text)] = text
 
     def told(self) -> tuple[Case | None, float]:

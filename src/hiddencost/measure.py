@@ -395,11 +395,7 @@ def _round(
                 began = time.perf_counter_ns()
                 result = r.run(placed)
                 backends.synchronize(result)
-                taken = (time.perf_counter_ns() - began) / 1e9
-                while r.slower and (time.perf_counter_ns() - began) / 1e9 < taken * (1 + r.slower):
-                    pass
-                if r.slower:
-                    taken = (time.perf_counter_ns() - began) / 1e9
+                taken = waited(began, r.slower)
                 if place is not None:
                     r.seconds.append(taken)
                     r.places.append(place)
@@ -408,6 +404,14 @@ def _round(
             result = None
     finally:
         gc.enable()
+
+
+def waited(began_ns: int, slower: float) -> float:
+    """Seconds since `began_ns`, after waiting busily for `slower` times as long on top."""
+    wanted = (time.perf_counter_ns() - began_ns) * (1 + slower)
+    while slower and time.perf_counter_ns() - began_ns < wanted:
+        pass
+    return (time.perf_counter_ns() - began_ns) / 1e9
 
 
 def _wanted_rounds(ready: Sequence[Ready], settings: Time) -> int:

@@ -7,6 +7,7 @@ computed from those and is never stored. Nothing here imports Keras.
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import msgspec
@@ -88,7 +89,8 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Measurement(msgspec.Struct, frozen=True, kw_only=True, tag="measurement", omit_defaults=True):
-    """The raw values of one metric of one case in one process.
+    """The raw values of one metric of one case in one process. Raises ValueError for what cannot have been
+    measured: a number that is not finite, a negative one, a call without duration, places that do not match.
 
     metric: a name of METRICS, which carries the unit.
     values: in the order taken. For `seconds`, entry i of every case of a group is from round i.
@@ -106,6 +108,13 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True, tag="measurement", 
     reason: str = ""
     block: int = 0
     notes: dict[str, str] = {}
+
+    def __post_init__(self) -> None:
+        timed = self.metric in ("seconds", "lookup_seconds")
+        if not all(math.isfinite(value) and (value > 0 if timed else value >= 0) for value in self.values):
+            raise ValueError(f"{self.metric} of {self.case} cannot be {list(self.values)}")
+        if self.places and len(self.places) != len(self.values):
+            raise ValueError(f"{len(self.places)} places for {len(self.values)} values of {self.case}")
 
 
 class Environment(msgspec.Struct, frozen=True, kw_only=True, tag="environment", omit_defaults=True):

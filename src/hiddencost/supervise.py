@@ -187,8 +187,10 @@ class Supervisor:
 
     def _watch(self, worker: Worker, doing: Doing, hung: threading.Event) -> None:
         """Ends a worker whose case hangs, and sets `hung`."""
+        late = 0
         while worker.poll() is None:
-            if doing.told()[1] > self.case_timeout:
+            late = late + 1 if doing.told()[1] > self.case_timeout else 0
+            if late == 2:  # one reading may have been torn by the worker's writing
                 hung.set()
                 _kill(worker)
             time.sleep(min(0.1, self.case_timeout / 4))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from math import exp
+from math import exp, inf
 from pathlib import Path
 
 import msgspec
@@ -17,7 +17,7 @@ from hiddencost import grid
 from hiddencost.errors import UserError
 from hiddencost.gate.judging import Evidence, judge
 from hiddencost.gate.lookups import SLOPE_RATIO, SLOPED, slope_ratios
-from hiddencost.gate.missing import Reasons, missing, reasons
+from hiddencost.gate.missing import GONE, Reasons, missing, reasons
 from hiddencost.gate.sides import exact
 from hiddencost.records import REFERENCE, SCHEMA_VERSION, TWIN, Case, Change, Environment, Run
 from hiddencost.stats import Table
@@ -26,18 +26,28 @@ CONDITIONS = ("system", "threads", "settings")
 """What must be the same for two runs to be compared."""
 
 
+LARGEST_LOG = 20.0
+"""A ratio of more than half a billion is no ratio of times."""
+
+
 class NotComparableError(Exception):
     """The two were not measured under the same conditions; the message says what differs."""
 
 
 class Kept(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a baseline holds of one metric of one case: the logs of each block, or one exact value; or why
-    there is none."""
+    """What a baseline holds of one metric of one case: the logs of each block, or one exact value. Raises
+    ValueError for a metric that is not gated, and for numbers that cannot have been measured."""
 
     case: Case
     metric: str
     logs: tuple[float, ...] = ()
     value: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.metric not in grid.GATED:
+            raise ValueError(f"{self.metric} is not a metric that a gate compares")
+        if not all(abs(value) < LARGEST_LOG for value in self.logs) or not 0 <= self.value < inf:
+            raise ValueError(f"{self.metric} of {self.case} cannot be {list(self.logs) or self.value}")
 
 
 class Absent(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,16 +126,18 @@ def against_baseline(
     if differences:
         raise NotComparableError("; ".join(differences))
     now = {(kept.case, kept.metric): kept for kept in _travelling(run)}
+    gone = [] if part else list(missing(baseline.reasons, reasons(run)))
+    told = {(change.case, change.metric) for change in gone}
     found = []
     for kept in baseline.kept:
         later = now.get((kept.case, kept.metric))
-        if later is None:
-            continue
-        evidence = Evidence(kept.case, kept.metric, _shown(kept), _shown(later))
-        if kept.logs:
-            evidence = replace(evidence, earlier=kept.logs, later=later.logs)
-        found.append(evidence)
-    gone = [] if part else missing(baseline.reasons, reasons(run))
+        if later is not None:
+            evidence = Evidence(kept.case, kept.metric, _shown(kept), _shown(later))
+            if kept.logs:
+                evidence = replace(evidence, earlier=kept.logs, later=later.logs)
+            found.append(evidence)
+        elif not part and not {(kept.case, kept.metric), (kept.case, "seconds")} & told:
+            gone.append(Change(case=kept.case, metric=kept.metric, word="missing", reason=GONE))
     return [*judge(found, thresholds, alpha), *gone]
 
 
@@ -142,10 +154,11 @@ def _differences(baseline: Baseline, run: Run, part: bool) -> Iterator[str]:
         before, after = getattr(baseline.environment, what), getattr(now, what)
         if before != after:
             yield f"{what} were {before} in the baseline and are {after}"
-    if not run.header.plan:
-        yield "this run does not hold its plan: an older hiddencost measured it"
+    try:
+        before, after = (_cases(plan) for plan in (baseline.plan, run.header.plan))
+    except ValueError:  # of which msgspec's DecodeError is one
+        yield "this run does not hold its plan: an older hiddencost measured it, or it is damaged"
         return
-    before, after = (_cases(plan) for plan in (baseline.plan, run.header.plan))
     if not part and before != after:
         yield (
             f"the baseline's grid plans {len(before)} cases, this run's {len(after)}, and they share "
@@ -154,6 +167,7 @@ def _differences(baseline: Baseline, run: Run, part: bool) -> Iterator[str]:
 
 
 def _cases(plan: str) -> frozenset[Case]:
+    """What a grid as JSON plans. Raises ValueError where it is none."""
     planned = msgspec.json.decode(plan, type=grid.Grid)
     return frozenset(grid.planned([*grid.timed_jobs(planned), *grid.memory_jobs(planned)]))
 
@@ -197,6 +211,6 @@ def read(path: Path) -> Baseline:
             )
         found = msgspec.json.decode(raw, type=Baseline)
         _cases(found.plan)
-    except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"baseline {path}: damaged: {error}") from None
     return found

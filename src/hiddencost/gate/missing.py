@@ -8,6 +8,7 @@ from hiddencost.records import Case, Change, Run
 
 Reasons = Mapping[tuple[Case, str], str]
 GATED = ("seconds", "lookup_seconds", "peak_heap_bytes", "payload_bytes", "traces")
+GONE = "measured before, and not after"
 
 
 def reasons(run: Run) -> Reasons:
@@ -29,5 +30,4 @@ def missing(before: Reasons, after: Reasons) -> Iterator[Change]:
             yield Change(case=case, metric=metric, word="missing", reason=reason)
     for (case, metric), reason in before.items():
         if (case, metric) not in after and not reason.startswith("skipped"):
-            gone = "measured before, and not after"
-            yield Change(case=case, metric=metric, word="missing", reason=gone)
+            yield Change(case=case, metric=metric, word="missing", reason=GONE)

@@ -11,7 +11,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from hiddencost.formatting import listed
 from hiddencost.plots import choose, parts, style
-from hiddencost.records import REFERENCE, Case, Verdict
+from hiddencost.records import REFERENCE, ROUNDS_WANTED, Case, Verdict
 from hiddencost.stats import FEW_BLOCKS, Table
 
 ROW = 0.205
@@ -22,6 +22,7 @@ LOWEST, HIGHEST = 0.4, 1.5
 """Ratios beyond these are drawn as arrows at the edge, so that 0.5 and 1.05 stay apart from 1."""
 TICKS = ((0.5, 0.7, 1.0, 1.3), (0.8, 0.9, 1.0, 1.1, 1.2), (0.9, 0.95, 1.0, 1.05))
 MOST_SHAPES = 4
+CAPPED = " Capped: time ended before the wanted precision."
 CAPTION = (
     "Dots: time over that of the final output only, paired call by call; lines: 95 % intervals between "
     "blocks; shaded: the noise band, the interval of the reference against itself (A/A). "
@@ -158,7 +159,7 @@ def _heading(ax: Axes, table: Table, column: Column) -> None:
     center = table.center(column.reference, "seconds")
     if center:
         ax.annotate(
-            f"reference {style.seconds(center[0])}",
+            f"reference {style.seconds(center[0])}" + ", capped" * _capped(table, column),
             xy=(0, 1),
             xycoords="axes fraction",
             xytext=(0, 5),
@@ -221,7 +222,13 @@ def _state(table: Table, case: Case) -> str:
 def _caption(table: Table, columns: Sequence[Column]) -> str:
     """How to read it, with a word on panels that have no band."""
     bare = [style.plain(c.heading) for c in columns if table.band(c.reference) is None]
-    return CAPTION + (f" No band ({FEW_BLOCKS} with a twin): {', '.join(bare)}." if bare else "")
+    told = CAPTION + (f" No band ({FEW_BLOCKS} with a twin): {', '.join(bare)}." if bare else "")
+    return told + CAPPED * any(_capped(table, column) for column in columns)
+
+
+def _capped(table: Table, column: Column) -> bool:
+    """Whether time ended the column's rounds before the wanted precision was reached, in any block."""
+    return any(ROUNDS_WANTED in m.notes and m.case.group == column.reference for m in table.run.measurements)
 
 
 def _title(columns: Sequence[Column], verdicts: dict[Case, Verdict]) -> str:

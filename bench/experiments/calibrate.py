@@ -1,0 +1,299 @@
+"""How often is the gate wrong? It is run on identical code and on code made worse by a known amount.
+
+    python bench/experiments/calibrate.py FOLDER --minutes 60
+
+Each trial is one whole decision, as `hiddencost gate --against` makes it: both sides in processes of their
+own, side by side, what is suspected measured again. The kinds of trial take turns; every result is appended
+to FOLDER/results.jsonl, so that trials may be collected in several sittings. Beside each, the same work is
+judged by pytest-benchmark's comparison of two runs, one after the other, in the same time. Then FOLDER gets
+report.md and calibration.svg, from all results collected so far.
+"""
+
+import argparse
+import json
+import multiprocessing
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import contextmanager, redirect_stdout
+from datetime import UTC, datetime
+from io import StringIO
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import msgspec
+from scipy.stats import binomtest
+
+from hiddencost import environment, grid, trees
+from hiddencost.cli.gate import decide
+from hiddencost.gate.outcome import REGRESSIONS
+
+SLOWED = "always_return_all"
+PLAIN = Path(__file__).parent / "plain"
+THRESHOLDS = (0.01, 0.03, 0.05, 0.10)
+"""At which pytest-benchmark's medians are compared; the gate's threshold is 1 %."""
+
+
+class Trial(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A kind of decision. slower: by how much one case is; load: other work beside it; states: hidden states
+    that one case keeps alive more than it needs."""
+
+    slower: float = 0.0
+    load: bool = False
+    states: int = 0
+
+    def __str__(self):
+        if self.states:
+            return f"{self.states} hidden state kept"
+        what = f"{self.slower:.0%} slower" if self.slower else "identical"
+        return f"{what}, beside other work" if self.load else what
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """What was decided. alarms: (case, metric, word, ratio) of each regression told; suspected: of those at
+    the first measurement, how many. detectable: the smallest slowdown that would have been seen, of the
+    slowed case. plain: log ratios of pytest-benchmark's medians, by case."""
+
+    trial: Trial
+    alarms: tuple[tuple[str, str, str, float], ...]
+    ratio: float | None
+    detectable: float | None
+    half_width: float | None
+    seconds: float
+    plain: dict[str, float] = {}
+    plain_seconds: float = 0.0
+    when: str = ""
+    processor: str = ""
+    uneven: str = ""
+
+
+KINDS = (
+    Trial(),
+    Trial(slower=0.03),
+    Trial(load=True),
+    Trial(slower=0.02),
+    Trial(slower=0.05),
+    Trial(states=1),
+    Trial(),
+    Trial(slower=0.10),
+    Trial(slower=0.01),
+)
+"""In turn: identical code twice as often as the others."""
+
+
+def busy(seconds):
+    """Other work: a tenth of a second of computing, a tenth of rest, for so long."""
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        work = time.perf_counter() + 0.1
+        while time.perf_counter() < work:
+            sum(range(1000))
+        time.sleep(0.1)
+
+
+@contextmanager
+def load(wanted):
+    """Other work on the machine while the block runs, and never for more than ten minutes."""
+    process = multiprocessing.Process(target=busy, args=(600,), daemon=True) if wanted else None
+    if process:
+        process.start()
+    try:
+        yield
+    finally:
+        if process:
+            process.terminate()
+            process.join()
+
+
+def decided(trial, folder):
+    """One decision of the gate: identical trees, the side after made worse as the trial says."""
+    planned, text = grid.read(grid.grid_path("calibrate"))
+    if trial.states:
+        planned.forward.clear()
+    else:
+        planned.memory.clear()
+    fault = grid.Fault(strategy=SLOWED, slower=trial.slower, states=trial.states)
+    sides = trees.current(), trees.current()
+    began = time.perf_counter()
+    with load(trial.load), redirect_stdout(StringIO()):
+        changes = decide(sides, planned, text, folder, {**grid.GATED, **planned.gate}, fault)
+    seconds = time.perf_counter() - began
+    slowed = next((c for c in changes if c.case.strategy == SLOWED and c.timed), None)
+    return changes, slowed, seconds
+
+
+def plain(trial, folder, seconds):
+    """log ratios of the medians of two plain pytest-benchmark runs, one after the other, that together take
+    about as long as the decision did; and the seconds they took."""
+    began = time.perf_counter()
+    cases = 3
+    each = max(0.5, (seconds / 2 - 20) / cases)
+    with load(trial.load):
+        for name, slower in (("before", 0.0), ("after", trial.slower)):
+            command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(PLAIN)]
+            command += [
+                f"--rootdir={PLAIN}",
+                f"--confcutdir={PLAIN}",
+                "-c",
+                "/dev/null",
+                f"--hiddencost-slower={slower}",
+            ]
+            command += [f"--benchmark-json={folder / name}.json", f"--benchmark-max-time={each}"]
+            subprocess.run(command, check=True, capture_output=True)
+    medians = [
+        {
+            one["name"]: one["stats"]["median"]
+            for one in json.loads((folder / f"{name}.json").read_text())["benchmarks"]
+        }
+        for name in ("before", "after")
+    ]
+    return {name: medians[1][name] / medians[0][name] - 1 for name in medians[0]}, time.perf_counter() - began
+
+
+def run(trial):
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        changes, slowed, seconds = decided(trial, folder / "gate")
+        compared, took = ({}, 0.0) if trial.states else plain(trial, folder, seconds)
+    return Result(
+        trial=trial,
+        alarms=tuple(
+            (str(c.case), c.metric, c.word, round(c.ratio or 0.0, 4))
+            for c in changes
+            if c.word in REGRESSIONS
+        ),
+        ratio=slowed and slowed.ratio,
+        detectable=slowed and slowed.smallest_detectable,
+        half_width=slowed and slowed.high and (slowed.high - slowed.low) / 2,
+        seconds=round(seconds, 1),
+        plain=compared,
+        plain_seconds=round(took, 1),
+        when=datetime.now(UTC).isoformat(timespec="seconds"),
+        processor=environment.processor(),
+        uneven=environment.steadiness().figure,
+    )
+
+
+def share(hits, trials):
+    """`3 of 40 (2 to 20 %)`: with Wilson's 95 % interval."""
+    if not trials:
+        return "–"
+    low, high = binomtest(hits, trials).proportion_ci(method="wilson")
+    return f"{hits} of {trials} ({low:.0%} to {high:.0%})"
+
+
+def caught(result):
+    """Whether the gate told of what was made worse (or, on identical code, of anything)."""
+    if result.trial.slower or result.trial.states:
+        return any(SLOWED in case for case, *_ in result.alarms)
+    return bool(result.alarms)
+
+
+def plainly(result, threshold):
+    """The same by pytest-benchmark's `--benchmark-compare-fail=median:N%`."""
+    if result.trial.slower:
+        return any(SLOWED in case and shift > threshold for case, shift in result.plain.items())
+    return any(shift > threshold for shift in result.plain.values())
+
+
+def report(results, folder):
+    kinds = sorted({result.trial for result in results}, key=lambda t: (t.states, t.slower, t.load))
+    lines = [
+        "# How often is the gate wrong?",
+        "",
+        f"{len(results)} whole decisions on {', '.join(sorted({r.processor for r in results}))}, from "
+        f"{min(r.when for r in results)[:10]} to {max(r.when for r in results)[:10]}, by "
+        "`python bench/experiments/calibrate.py`. Each cell: how often a regression was told, with the 95 % "
+        "interval (Wilson). Identical code: false alarms, of any case. Else: the share caught. The gate "
+        "counts from 1 % on, in several cases at once; pytest-benchmark compares the medians of two runs.",
+        "",
+        "| the side after | gate | "
+        + " | ".join(f"pytest-benchmark, median:{t:.0%}" for t in THRESHOLDS)
+        + " | seconds of a decision |",
+        "| --- | --- | " + "--- | " * len(THRESHOLDS) + "--- |",
+    ]
+    for kind in kinds:
+        mine = [result for result in results if result.trial == kind]
+        with_plain = [result for result in mine if result.plain]
+        cells = [share(sum(plainly(r, t) for r in with_plain), len(with_plain)) for t in THRESHOLDS]
+        seconds = sorted(r.seconds for r in mine)[len(mine) // 2]
+        lines.append(
+            f"| {kind} | {share(sum(map(caught, mine)), len(mine))} | {' | '.join(cells)} | {seconds:.0f} |"
+        )
+    quiet = sorted(r.half_width for r in results if r.half_width and not r.trial.load)
+    seen = sorted(r.detectable for r in results if r.detectable and not r.trial.load)
+    if quiet:
+        lines += [
+            "",
+            f"Median half-width of the slowed case's interval, quiet: {quiet[len(quiet) // 2]:.1%}; smallest "
+            f"slowdown that a decision would have seen with 80 % power: {seen[len(seen) // 2]:.1%}. The same "
+            f"work, again and again: {max(results, key=lambda r: r.when).uneven}.",
+            "",
+            "![The share of slowdowns told, by the gate and by pytest-benchmark](calibration.svg)",
+        ]
+        draw(results, folder / "calibration.svg")
+    (folder / "report.md").write_text("\n".join(lines) + "\n")
+    print("\n".join(lines))
+
+
+def draw(results, path):
+    """The share of decisions that told of the slowed case, against how much slower it was."""
+    quiet = [result for result in results if not result.trial.load and not result.trial.states]
+    slower = sorted({result.trial.slower for result in quiet})
+    figure, ax = plt.subplots(figsize=(7, 4), layout="constrained")
+    judges = [("gate", caught, "#0072B2")]
+    judges += [
+        (f"pytest-benchmark, median:{t:.0%}", lambda r, t=t: plainly(r, t), colour)
+        for t, colour in zip((0.03, 0.05), ("#D55E00", "#E69F00"), strict=True)
+    ]
+    for number, (name, told, colour) in enumerate(judges):
+        rows = []
+        for value in slower:
+            mine = [told(r) for r in quiet if r.trial.slower == value]
+            low, high = binomtest(sum(mine), len(mine)).proportion_ci(method="wilson")
+            rows.append((value * 100 + 0.12 * (number - 1), sum(mine) / len(mine), low, high))
+        xs, ys, lows, highs = zip(*rows, strict=True)
+        errors = [
+            [y - low for y, low in zip(ys, lows, strict=True)],
+            [h - y for y, h in zip(ys, highs, strict=True)],
+        ]
+        ax.errorbar(xs, [100 * y for y in ys], [[100 * e for e in side] for side in errors],
+                    marker="o", capsize=2, color=colour, label=name)  # fmt: skip
+    ax.set(xlabel="one way made slower by, %", ylabel="decisions that told of it, %", ylim=(-3, 103))
+    ax.set_title("At 0 % every alarm is false; bars are 95 % intervals", loc="left", fontsize=10)
+    ax.legend(frameon=False)
+    ax.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--minutes", type=float, default=60.0, help="begin no trial after this long")
+    given = parser.parse_args()
+    given.folder.mkdir(parents=True, exist_ok=True)
+    path = given.folder / "results.jsonl"
+    results = (
+        [msgspec.json.decode(line, type=Result) for line in path.read_bytes().splitlines()]
+        if path.exists()
+        else []
+    )
+    end = time.monotonic() + 60 * given.minutes
+    while time.monotonic() < end:
+        trial = KINDS[len(results) % len(KINDS)]
+        results.append(run(trial))
+        with open(path, "ab") as file:
+            file.write(msgspec.json.encode(results[-1]) + b"\n")
+        print(
+            f"{len(results)}: {trial}: {results[-1].alarms or 'no alarm'} ({results[-1].seconds:.0f} s)",
+            flush=True,
+        )
+    report(results, given.folder)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+"""The cases of the calibration as a plain pytest-benchmark file measures them: one after the other, each by
+itself. What the gate is compared with.
+
+    pytest test_plain.py --hiddencost-slower 0.03 --benchmark-json=after.json ...
+"""
+
+import time
+
+import pytest
+
+from hiddencost import backends, grid, measure
+
+SLOWED = "always_return_all"
+PLANNED, _ = grid.read(grid.grid_path("calibrate"))
+TASKS = [task for task in grid.timed_jobs(PLANNED)[0].tasks if task.case.strategy != "reference_again"]
+
+
+@pytest.fixture(scope="module")
+def process():
+    backends.start(PLANNED.time.threads)
+    return measure.Process(0, 1, PLANNED.time)
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: str(task.case))
+def test_plain(task, process, benchmark, request):
+    case = task.case
+    placed = backends.place(process.inputs(case), case.mode, case.batch)
+    _, run, _ = process.compiled(case)
+    slower = request.config.getoption("--hiddencost-slower") if case.strategy == SLOWED else 0.0
+
+    def call():
+        began = time.perf_counter_ns()
+        backends.synchronize(run(placed))
+        measure.waited(began, slower)
+
+    call()
+    benchmark(call)

@@ -1,0 +1,48 @@
+"""The gate on real models: what is made worse by a known amount is found, what is not is not."""
+
+import pytest
+from gate_runs import PLAN
+
+from hiddencost import gate, grid, trees
+from hiddencost.cli.gate import decide
+
+PLANNED = grid.parse(
+    PLAN.replace("length = [8]", "length = [64]").replace("blocks = 6", "blocks = 5"), "plan"
+)
+PLANNED.time.seconds = 2.0
+WORSE = "always_return_all"
+
+
+def decided(folder, planned, **fault):
+    sides = trees.current(), trees.current()
+    made_worse = grid.Fault(strategy=fault.pop("strategy", WORSE), **fault)
+    return decide(sides, planned, PLAN, folder, {**grid.GATED, "seconds": 0.1}, made_worse)
+
+
+@pytest.mark.slow
+def test_a_way_that_is_a_third_slower_is_found_and_nothing_else(tmp_path):
+    found = decided(tmp_path, PLANNED, slower=0.35)
+    told = {(change.case.strategy, change.metric) for change in found if change.word in ("slower", "larger")}
+    assert told == {(WORSE, "seconds")}
+    (change,) = [change for change in found if change.word == "slower"]
+    assert 1.2 < change.ratio < 1.5
+    assert (tmp_path / "again" / "after" / "results.jsonl").exists()
+    assert not [change for change in found if change.word == "missing"]
+    assert gate.Outcome(found).exit_code == 1
+
+
+@pytest.mark.slow
+def test_one_hidden_state_kept_alive_is_found_exactly(tmp_path):
+    memory = grid.parse(PLAN.replace("length = [8]", "length = [64]"), "plan")
+    memory.forward.clear()
+    memory.lookup = None
+    found = decided(tmp_path / "kept", memory, strategy="functional_submodel", states=1)
+    (larger,) = [change for change in found if change.word != "same"]
+    assert (larger.case.strategy, larger.metric, larger.word) == (
+        "functional_submodel",
+        "peak_heap_bytes",
+        "larger",
+    )
+    state = 64 * 128 * 4
+    assert larger.after - larger.before == pytest.approx(state, rel=0.05)
+    assert {change.word for change in decided(tmp_path / "same", memory)} == {"same"}

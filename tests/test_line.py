@@ -1,0 +1,148 @@
+"""The whole line, from grid to exit code, on a fake clock: no model, exact figures."""
+
+import functools
+import json
+import os
+import subprocess
+import sys
+
+import fake_run
+import pytest
+
+PLAN = """
+name = "fake"
+[time]
+blocks = 5
+[[forward]]
+model = ["bert_tiny"]
+strategy = ["always_return_all"]
+points = ["all"]
+mode = ["graph"]
+batch = [1]
+length = [8]
+[[memory]]
+reading = "heap"
+model = ["bert_tiny"]
+strategy = ["always_return_all"]
+points = ["all"]
+mode = ["graph"]
+batch = [1]
+length = [8]
+"""
+CASE = "bert_tiny-graph-1x8-always_return_all-all"
+
+
+def call(folder, *arguments, **fake):
+    """(exit code, output) of a command of hiddencost in the folder, whose workers are fakes."""
+    factors = {name.replace("_again", " again"): value for name, value in fake.items()}
+    done = subprocess.run(
+        [sys.executable, str(fake_run.__file__), "0", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "FAKE": json.dumps(factors)},
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """A folder with a plan, a run of it, `first`, and its baseline."""
+    folder = tmp_path_factory.mktemp("line")
+    (folder / "plan.toml").write_text(PLAN)
+    assert call(folder, "run", "--grid", "plan.toml", "--out", "first")[0] == 0
+    assert call(folder, "baseline", "first") == (0, "reports/baseline.json: 4 figures of first\n")
+    return folder
+
+
+@pytest.fixture
+def line(measured):
+    return functools.partial(call, measured)
+
+
+def judged(output):
+    """The lines from the verdict on."""
+    lines = output.splitlines()
+    first = next(
+        i for i, text in enumerate(lines) if " same" in text or "missing." in text or "regression" in text
+    )
+    return [" ".join(text.split()) for text in lines[first:] if text]
+
+
+def test_from_grid_to_baseline_to_exit_code(line, measured):
+    assert line("gate", "first") == (0, "No regression. 4 same.\n")
+    before = (measured / "reports" / "baseline.json").read_bytes()
+
+    assert line("run", "--grid", "plan.toml", "--out", "slow", always_return_all=1.05)[0] == 0
+    code, output = line("gate", "slow", "--markdown", "m.md", "--json", "j.json")
+    assert code == 1
+    assert judged(output) == [
+        "Regression. 1 slower, 1 larger, 2 same.",
+        "case metric before after after / before verdict",
+        f"{CASE} overhead_ratio 1.00 1.05 1.05 slower",
+        f"{CASE} peak_heap_bytes 1.000 B 1.050 B +5.0 % larger",
+    ]
+    assert "| slower |" in (measured / "m.md").read_text()
+    assert json.loads((measured / "j.json").read_text())["exit_code"] == 1
+    assert line("gate", "slow", "--threshold", "6%", "--timings-advisory")[0] == 1  # the heap is still larger
+    assert (measured / "reports" / "baseline.json").read_bytes() == before
+
+
+def test_a_gate_that_measures_measures_again_what_it_suspects(line):
+    code, output = line("gate", "--out", "real", always_return_all=1.05, always_return_all_again=1.04)
+    assert code == 1
+    assert "1 suspected: measured again" in output
+    assert judged(output)[2] == f"{CASE} overhead_ratio 1.00 1.04 1.04 slower"
+    code, output = line("gate", "--out", "chance", always_return_all=1.05)
+    assert code == 0
+    assert judged(output) == [
+        "No regression. 4 same.",
+        "case metric before after after / before verdict",
+        f"{CASE} overhead_ratio 1.00 1.00 1.00 same: seemed slower at first (1.050), not when measured again",
+        f"{CASE} peak_heap_bytes 1.000 B 1.000 B +0.00 % same: seemed larger at first (1.050), "
+        "not when measured again",
+    ]
+
+
+def test_two_sides_are_told_apart_by_their_turns(line):
+    arguments = ("gate", "--against", sys.executable, "--grid", "plan.toml", "--out")
+    code, output = line(*arguments, "same")
+    assert code == 0
+    assert judged(output)[0] == "No regression. 5 same."
+    code, output = line(*arguments, "slow", always_return_all=1.03, always_return_all_again=1.03)
+    assert code == 1
+    assert judged(output)[2] == f"{CASE} seconds 1.00 s 1.03 s 1.03 slower"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (["gate", "cut"], 3, "Cases are missing or failed. 2 missing, 2 same."),
+        (["gate", "empty"], 5, "Nothing was measured. 6 missing."),
+        (["gate", "other"], 4, "hiddencost: not comparable: the baseline's grid plans"),
+        (["gate", "nowhere"], 2, "hiddencost: no run at nowhere"),
+        (
+            ["gate", "first", "--against", "main"],
+            2,
+            "hiddencost: --against measures both sides itself: leave out",
+        ),
+        (["gate", "--grid", "smoke"], 2, "hiddencost: --grid needs --against"),
+        (["gate", "first", "--threshold", "-1%"], 2, "hiddencost: --threshold -0.01: must be at least 0"),
+        (["gate", "first", "--markdown", "no/m.md"], 2, "hiddencost: no/m.md: its folder does not exist"),
+        (["baseline", "nowhere"], 2, "hiddencost: no run at nowhere"),
+    ],
+)
+def test_each_way_out_has_its_code_and_its_sentence(line, measured, arguments, code, sentence):
+    whole = (measured / "first" / "results.jsonl").read_text().splitlines(keepends=True)
+    for name, kept in (
+        ("cut", [text for text in whole if "always_return_all" not in text or '"header"' in text]),
+        ("empty", whole[:1]),
+        ("other", [whole[0].replace('\\"length\\":[8]', '\\"length\\":[9]'), *whole[1:]]),
+    ):
+        (measured / name).mkdir(exist_ok=True)
+        (measured / name / "results.jsonl").write_text("".join(kept))
+    found, output = line(*arguments)
+    assert sentence in output
+    assert found == code
