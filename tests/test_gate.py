@@ -62,6 +62,11 @@ def test_a_slowdown_beyond_the_threshold_is_found_with_its_ratio_whatever_the_ma
     assert Outcome(found).exit_code == 1
 
 
+def test_a_machine_that_changes_its_speed_at_once_moves_nothing():
+    found = [change for change in between(jump=0.8) if change.metric == "seconds"]
+    assert [change.ratio for change in found] == pytest.approx([1.0] * 3, abs=0.005)
+
+
 def test_a_real_slowdown_within_the_threshold_passes():
     assert moved(between({ALL: 1.008})) == {}
     assert moved(between({ALL: 1.008}, thresholds={**grid.GATED, "seconds": 0.005})) == {

@@ -107,6 +107,7 @@ def test_the_interval_is_a_t_interval_of_block_means():
     half = 2.7764451 * math.sqrt(2.5 / 5)  # t(0.975, 4 degrees of freedom) from a table
     assert (center, low, high) == pytest.approx((3, 3 - half, 3 + half))
     assert stats.t_interval([2.0]) == (2.0, None, None)
+    assert stats.t_interval([1.0, 2.0, 3.0, 4.0]) == (2.5, None, None)
 
 
 def test_the_smallest_detectable_effect_has_eighty_percent_power_by_simulation():
@@ -189,6 +190,27 @@ def test_an_interval_that_just_touches_the_band_is_not_slower():
     )
     assert stats.judge(touching, (0.99, 1.01)).word == "unclear"
     assert stats.judge(touching, (0.99, 1.0099)).word == "slower"
+
+
+def test_an_interval_that_just_touches_the_band_is_not_faster():
+    table_ = table([0.90, 0.95, 0.97, 0.99, 1.06])
+    comparison = table_.compare(WAY)
+    assert comparison.ratio < 1 < comparison.high
+    assert table_.verdict(WAY).word != "faster"
+
+
+def test_the_first_whole_call_after_a_crossing_is_ahead():
+    build_once, at_each_call = stats.Cost(once=10.0, each=1.0), stats.Cost(once=1.0, each=4.0)
+    crossing = build_once.crossing(at_each_call)
+    assert crossing == 4.0
+    assert build_once.after(4) == at_each_call.after(4)
+    assert stats.ahead_from(crossing) == 5
+    assert at_each_call.crossing(build_once) is None
+
+
+def test_growth_is_counted_from_the_call_when_the_allocator_has_settled():
+    assert stats.growth_per_call([50.0, 40.0, 30.0, 20.0, 7.0, 9.0, 11.0, 13.0]) == pytest.approx(2.0)
+    assert stats.growth_per_call([50.0, 40.0, 30.0, 20.0, 7.0, 5.0, 5.0]) == pytest.approx(-1.0)
 
 
 def test_rounds_follow_from_the_spread_and_the_wanted_precision():
