@@ -124,7 +124,7 @@ def memory(heap=4e6, payload=3072.0):
 
 def sides(shifts=None, noise=1e-4, blocks=6, jump=0.0, **changes):
     """(before, after): the calls of both in the order before, after, after, before, on a machine that gets
-    1 % slower from turn to turn, and by the share `jump` at once in the middle of them. shifts: the factor
+    1 % slower from turn to turn, and in every other block by the share `jump` at once. shifts: the factor
     by which a case is slower after; the other keywords are of the side after (see `alone`)."""
     found = ([], [])
     for block in range(blocks):
@@ -135,7 +135,9 @@ def sides(shifts=None, noise=1e-4, blocks=6, jump=0.0, **changes):
             for turn in range(4 * ROUNDS):
                 after = (turn % 4 in (1, 2)) != bool(leads)
                 place = (turn // 4 * len(WAYS) + number) * 4 + turn % 4
-                seconds = 0.01 * 1.01**place * (1 + jump * (place > 24)) * (factor if after else 1.0)
+                seconds = (
+                    0.01 * 1.01**place * (1 + jump * (place > 24 and not leads)) * (factor if after else 1.0)
+                )
                 calls[after].extend((VISIT * place + i, seconds) for i in range(VISIT))
             for side in (0, 1):
                 places, values = zip(*calls[side], strict=True)
