@@ -1,6 +1,6 @@
 """Many calls in turn: does a way that builds at each call get slower or larger?"""
 
-from hiddencost.measure import growth_call, growth_difference
+from hiddencost.growth import growth_call, growth_difference
 from hiddencost.suites import resident_bytes
 
 

@@ -8,6 +8,9 @@ import sys
 
 import fake_run
 import pytest
+from click.testing import CliRunner
+
+from hiddencost import cli, gate
 
 PLAN = """
 name = "fake"
@@ -146,3 +149,12 @@ def test_each_way_out_has_its_code_and_its_sentence(line, measured, arguments, c
     found, output = line(*arguments)
     assert sentence in output
     assert found == code
+
+
+def test_an_interrupted_gate_is_no_regression(measured, monkeypatch):
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(gate, "read", interrupted)
+    result = CliRunner().invoke(cli.main, ["gate"])
+    assert (result.exit_code, result.stderr) == (130, "\nInterrupted.\n")

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from hiddencost import backends, measure, strategies
+from hiddencost import backends, growth, lookups, measure, rotation, strategies
 from hiddencost.grid import Task, Time
 from hiddencost.records import REFERENCE, TWIN, Case
 from hiddencost.strategies import Extraction, Strategy
@@ -21,7 +21,7 @@ def tasks(*cases, seconds=0.1):
 def group(process, *cases, seconds=0.1):
     """The measurements of a group with reference and twin, by (strategy, metric)."""
     planned = tasks(CASE, CASE.with_(strategy=TWIN), *cases, seconds=seconds)
-    return {(m.case.strategy, m.metric): m for m in measure.rotation(process, planned)}
+    return {(m.case.strategy, m.metric): m for m in rotation.rotation(process, planned)}
 
 
 def added(monkeypatch, name, build):
@@ -141,21 +141,21 @@ def fake_group(monkeypatch, durations):
 
     names = (REFERENCE, TWIN, "way")
     return [
-        measure.Ready(CASE.with_(strategy=name), call(itertools.cycle(taken)), [])
+        rotation.Ready(CASE.with_(strategy=name), call(itertools.cycle(taken)))
         for name, taken in zip(names, durations, strict=True)
     ]
 
 
 def test_exact_durations_need_no_more_than_the_pilot(process, monkeypatch):
     ready = fake_group(monkeypatch, [[0.01], [0.01], [0.02]])
-    assert measure._rounds(process, ready, None, seconds=1.6) == {}
+    assert rotation._rounds(process, ready, None, seconds=1.6) == {}
     assert [len(r.seconds) for r in ready] == [10, 10, 10]  # 0.04 s a round, a quarter of 1.6 s
     assert set(ready[2].seconds) == {0.02}
 
 
 def test_rounds_that_never_get_precise_end_with_the_time_and_say_so(process, monkeypatch):
     ready = fake_group(monkeypatch, [[0.01], [0.01, 0.03, 0.02], [0.01, 0.05, 0.01, 0.02]])
-    notes = measure._rounds(process, ready, None, seconds=2)
+    notes = rotation._rounds(process, ready, None, seconds=2)
     assert int(notes["rounds_wanted"]) > len(ready[0].seconds)
     assert 30 < len(ready[0].seconds) < 50
 
@@ -164,10 +164,10 @@ def test_each_round_calls_every_case_once_in_a_new_order(process):
     called = []
     names = [REFERENCE, TWIN, *"abcdef"]
     ready = [
-        measure.Ready(CASE.with_(strategy=name), lambda placed, name=name: called.append(name), [])
+        rotation.Ready(CASE.with_(strategy=name), lambda placed, name=name: called.append(name))
         for name in names
     ]
-    measure._rounds(process, ready, None, seconds=1e-9)
+    rotation._rounds(process, ready, None, seconds=1e-9)
     rounds = [tuple(called[i : i + 8]) for i in range(0, len(called), 8)]
     assert len(rounds) == 5  # a warm call each, then four rounds
     assert all(sorted(order) == sorted(names) for order in rounds)
@@ -189,9 +189,9 @@ def test_the_order_of_a_block_follows_from_the_seed():
 @pytest.mark.parametrize("way", ["get_layer_name", "get_layer_index", "layers_property", "dict_in_advance"])
 def test_look_ups_find_the_layer_that_they_say(process, way):
     case = Case(model="lookup", strategy=way, layers=12, position=7)
-    model = measure._lookup_model(12)
+    model = lookups._lookup_model(12)
     assert len(model.layers) == 12
-    found = measure.lookup_call(case)()
+    found = lookups.lookup_call(case)()
     assert (found[7] if way == "layers_property" else found) is model.layers[7]
 
 
@@ -244,19 +244,27 @@ def test_a_rotation_whose_reference_raises_gives_no_times(process, monkeypatch):
             raise RuntimeError("gone")
 
     ready[0].run = run
-    measure._rounds(process, ready, None, seconds=1)
+    rotation._rounds(process, ready, None, seconds=1)
     assert ready[0].failed == "RuntimeError: gone"
 
 
 def test_the_growth_suites_results_are_checked_too(process, tiny):
     case = CASE.with_(strategy="functional_submodel_per_call", points="middle", mode="graph")
-    call, _ = measure.growth_call(process, case)
-    assert measure.growth_difference(process, case, call()) <= measure.TOLERANCE
-    other, _ = measure.growth_call(process, case.with_(points="last"))
+    call, _ = growth.growth_call(process, case)
+    assert growth.growth_difference(process, case, call()) <= measure.TOLERANCE
+    other, _ = growth.growth_call(process, case.with_(points="last"))
     with pytest.raises(measure.WrongValuesError):
-        measure.growth_difference(process, case, other())
+        growth.growth_difference(process, case, other())
 
 
 def test_bytes_are_stored_exactly_and_seconds_to_six_digits(process):
     assert process.measurement(CASE, "payload_bytes", [2752512]).values == (2752512.0,)
     assert process.measurement(CASE, "seconds", [0.123456789]).values == (0.123457,)
+
+
+def test_a_call_that_is_made_slower_waits_for_its_share(monkeypatch):
+    """The clock ticks by 1 ms at each reading, the first of which sees 10 ms gone."""
+    ticks = itertools.count(10_000_000, 1_000_000)
+    monkeypatch.setattr(rotation.time, "perf_counter_ns", lambda: next(ticks))
+    assert rotation.waited(0, 0.5) == pytest.approx(0.016, abs=0.0011)  # 15 ms, and the reading that says so
+    assert rotation.waited(0, 0.0) < 0.02

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hiddencost import backends, measure, points, strategies
+from hiddencost import backends, growth, measure, points, strategies
 from hiddencost.chain import layer_by_layer, steps_to
 from hiddencost.errors import UserError
 from hiddencost.records import OUTPUT, REFERENCE, TWIN, Case
@@ -143,7 +143,7 @@ def test_the_chain_keeps_no_state_that_nothing_reads_any_more(tiny, process):
 
 def test_on_request_is_one_model_traced_once_off_and_once_on(process, tiny):
     case = CASE.with_(strategy="on_request", points="all", mode="graph")
-    call, traces = measure.growth_call(process, case)
+    call, traces = growth.growth_call(process, case)
     results = [call() for _ in range(4)]
     assert traces() == 2
     assert [len(backends.tensors(result)) for result in results] == [2, 5, 2, 5]
@@ -151,11 +151,11 @@ def test_on_request_is_one_model_traced_once_off_and_once_on(process, tiny):
 
 def test_a_sub_model_built_at_each_call_is_traced_at_each_call(process, tiny):
     case = CASE.with_(strategy="functional_submodel_per_call", points="middle", mode="graph")
-    call, traces = measure.growth_call(process, case)
+    call, traces = growth.growth_call(process, case)
     for _ in range(3):
         call()
     assert traces() == 3
-    call, traces = measure.growth_call(process, case.with_(strategy="functional_submodel"))
+    call, traces = growth.growth_call(process, case.with_(strategy="functional_submodel"))
     for _ in range(3):
         call()
     assert traces() == 1

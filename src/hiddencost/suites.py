@@ -22,7 +22,18 @@ import msgspec
 import psutil
 import pytest
 
-from hiddencost import backends, environment, grid, measure, memory, models, store, strategies
+from hiddencost import (
+    backends,
+    environment,
+    grid,
+    lookups,
+    measure,
+    memory,
+    models,
+    rotation,
+    store,
+    strategies,
+)
 from hiddencost.doing import Doing, end_with
 from hiddencost.errors import UserError
 from hiddencost.grid import METRIC_OF_SUITE, ROTATED, Catalogue, Job, Task
@@ -121,7 +132,7 @@ class Measured:
             if (task.case, "lookup_seconds") not in self._found:
                 cases = [t.case for t in selected() if t.suite == "lookup"]
                 with self.turns.alone() if self.turns else nullcontext():
-                    for record in measure.lookups(self.process, cases):
+                    for record in lookups.lookups(self.process, cases):
                         self.keep(record)
             return self._found[task.case, "lookup_seconds"]
         group = task.case.group
@@ -137,7 +148,7 @@ class Measured:
                 if planned.case.group == group and planned.case.strategy in (REFERENCE, TWIN):
                     chosen.setdefault(planned.case, planned)
             known = set(self.process.load_seconds)
-            for record in measure.rotation(self.process, list(chosen.values())):
+            for record in rotation.rotation(self.process, list(chosen.values())):
                 self.keep(record)
             for name in self.process.load_seconds.keys() - known:
                 case = Case(model=name, strategy=REFERENCE)

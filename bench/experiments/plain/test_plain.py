@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from hiddencost import backends, grid, measure
+from hiddencost import backends, grid, measure, rotation
 
 SLOWED = "always_return_all"
 PLANNED, _ = grid.read(grid.grid_path("calibrate"))
@@ -31,7 +31,7 @@ def test_plain(task, process, benchmark, request):
     def call():
         began = time.perf_counter_ns()
         backends.synchronize(run(placed))
-        measure.waited(began, slower)
+        rotation.waited(began, slower)
 
     call()
     benchmark(call)

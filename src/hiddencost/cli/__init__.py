@@ -22,7 +22,8 @@ _T = TypeVar("_T")
 
 
 class _Command(click.Group):
-    """A group whose commands tell a UserError in one line and exit with 2; `--debug` shows where."""
+    """A group whose commands tell a UserError in one line and exit with 2 (`--debug` shows where), and exit
+    with 130 when they are interrupted: 1 would say that the gate found a regression."""
 
     def invoke(self, context: click.Context) -> Any:
         try:
@@ -32,6 +33,9 @@ class _Command(click.Group):
                 raise
             click.echo(f"hiddencost: {error}", err=True)
             sys.exit(2)
+        except KeyboardInterrupt:
+            click.echo("\nInterrupted.", err=True)
+            sys.exit(130)
 
 
 @click.group(cls=_Command, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -1,0 +1,245 @@
+"""Times of a group: the cases of one model, mode and shape, called in turn, round by round, so that entry i
+of each case's times is from the same moment as entry i of the reference. Values first, then times.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from hiddencost import backends, stats, strategies
+from hiddencost.grid import Task, Time
+from hiddencost.measure import (
+    Process,
+    WrongValuesError,
+    difference,
+    expected_values,
+    payload_bytes,
+    state_of,
+    told,
+)
+from hiddencost.records import REFERENCE, ROUNDS_WANTED, Case, Measurement
+from hiddencost.turns import Turns
+
+PILOT = 0.25
+"""Share of the time after which the number of rounds is chosen from the spread seen so far."""
+VISIT_SECONDS = 0.03
+"""How long a side calls before the other one has its turn: long enough that the hand-over costs little,
+short enough that the machine is the same (the speed of a shared host wanders by 6 % in 10 ms, by 10 % in
+100 ms)."""
+FULL_COLLECTIONS = 25
+"""Rounds between two full garbage collections; between the others only the youngest generation is."""
+
+
+@dataclass
+class Ready:
+    """A case that is built, compiled, called once and found right."""
+
+    case: Case
+    run: backends.Compiled
+    seconds: list[float] = field(default_factory=list)
+    places: list[int] = field(default_factory=list)
+    failed: str = ""
+    slower: float = 0.0
+
+
+def rotation(process: Process, tasks: Sequence[Task]) -> Iterator[Measurement]:
+    """Measures the cases of one group: one-off costs and values of each, then times in rotation.
+
+    Every case yields a measurement of `seconds`: values, or a state with its reason.
+    """
+    seconds = max(task.seconds for task in tasks)
+    cases = process.shuffled([task.case for task in tasks], str(tasks[0].case.group))
+    process.tell(cases[0].group)
+    try:
+        inputs = process.inputs(cases[0])
+        placed = backends.place(inputs, cases[0].mode, cases[0].batch)
+        expected = expected_values(process, cases[0], inputs)
+    except Exception as error:
+        for case in cases:
+            yield process.failure(case, "seconds", state_of(error), told(error))
+        if process.turns:
+            process.turns.agree({})
+        return
+    ready: list[Ready] = []
+    for case in cases:
+        yield from _prepare(process, case, placed, expected, ready)
+    del expected
+    if not any(r.case.strategy == REFERENCE for r in ready):
+        for r in ready:
+            yield process.failure(r.case, "seconds", "crashed", "the group's reference did not run")
+        if process.turns:
+            process.turns.agree({})
+        return
+    capped = _rounds(process, ready, placed, seconds)
+    reference = next(r for r in ready if r.case.strategy == REFERENCE)
+    for r in ready:
+        if r.failed or reference.failed:
+            reason = r.failed or f"the group's reference failed: {reference.failed}"
+            yield process.failure(r.case, "seconds", "crashed", reason)
+            continue
+        times = process.measurement(r.case, "seconds", r.seconds, **capped)
+        yield msgspec.structs.replace(times, places=tuple(r.places))
+        if r.case.mode in ("graph", "xla"):
+            yield process.measurement(r.case, "traces", [r.run.traces])
+
+
+def _prepare(
+    process: Process, case: Case, placed: Any, expected: Any, ready: list[Ready]
+) -> Iterator[Measurement]:
+    """Builds, compiles and calls a case once, checks its values, and adds it to `ready` when right."""
+    skipped = strategies.find(case.strategy).skipped(case)
+    if skipped:
+        yield process.failure(case, "seconds", "skipped", skipped)
+        return
+    process.tell(case)
+    try:
+        process.model(case.model)
+        extraction, run, built = process.compiled(case)
+        began = time.perf_counter()
+        result = run(placed)
+        backends.synchronize(result)
+        called = time.perf_counter() - began
+        worst = difference(case, result, extraction, process, expected)
+    except WrongValuesError as error:
+        yield process.failure(case, "seconds", "wrong", str(error))
+        return
+    except Exception as error:
+        yield process.failure(case, "seconds", state_of(error), told(error))
+        return
+    output = sum(backends.size_bytes(tensor) for tensor in backends.tensors(result))
+    notes = {"xla": str(backends.compiled_with_xla(extraction))} if case.mode == "predict" else {}
+    if built is not None:
+        yield process.measurement(case, "build_seconds", [built])
+        yield process.measurement(case, "first_call_seconds", [called], **notes)
+    yield process.measurement(case, "max_abs_difference", [worst])
+    yield process.measurement(case, "output_bytes", [output])
+    yield process.measurement(case, "payload_bytes", [payload_bytes(case, process.model(case.model)[1])])
+    ready.append(Ready(case, run, slower=process.fault(case).slower))
+
+
+def _rounds(process: Process, ready: list[Ready], placed: Any, seconds: float) -> dict[str, str]:
+    """Calls every ready case once a round, until the pilot's spread says that the interval is narrow
+    enough, or the time is used up. Each round has a new order: going back and forth, whoever stood at an
+    end was called twice in a row, and ratios spread twice as wide (reports/experiments/pairing.md).
+
+    Returns the notes for the records: how many rounds the precision wants, where time ended them.
+    """
+    settings = process.settings
+    gc.collect()
+    gc.freeze()
+    _round(ready, placed, [None] * len(ready), process.tell)  # a warm call of each
+    generator = process.generator(str(ready[0].case.group))
+    ready = list(ready)
+    try:
+        if process.turns:
+            with process.turns.on_one_core():
+                _rounds_in_turn(process.turns, process, ready, placed, seconds)
+            return {}
+        began, done = time.perf_counter(), 0
+        while True:
+            generator.shuffle(ready)
+            _round(ready, placed, range(done * len(ready), (done + 1) * len(ready)), process.tell)
+            done += 1
+            gc.collect(2 if done % FULL_COLLECTIONS == 0 else 0)
+            spent = time.perf_counter() - began
+            if done < settings.min_rounds or spent < PILOT * seconds:
+                continue
+            wanted = _wanted_rounds([r for r in ready if not r.failed], settings)
+            if done >= wanted:
+                return {}
+            if spent * (done + 1) / done > seconds:
+                return {ROUNDS_WANTED: str(wanted)}
+    finally:
+        gc.unfreeze()
+
+
+def _rounds_in_turn(
+    turns: Turns, process: Process, ready: Sequence[Ready], placed: Any, seconds: float
+) -> None:
+    """The same against another worker, each case in the order before, after, after, before. Places count
+    the calls of both. A turn is as many calls as take VISIT_SECONDS, after one that is not timed: when the
+    other side has called, nothing of this one is in the caches. What only one side can run is not called."""
+    wanted: dict[str, int] = {}
+    for r in ready:
+        began = time.perf_counter()
+        _round([r, r], placed, [None, None], process.tell)
+        wanted[str(r.case)] = max(1, round(2 * VISIT_SECONDS / (time.perf_counter() - began)))
+    calls = turns.agree(wanted)
+    for r in ready:
+        if str(r.case) not in calls:
+            r.failed = "the other side could not run it"
+    order = sorted((r for r in ready if not r.failed), key=lambda r: str(r.case))
+    generator = process.generator(str(ready[0].case.group))
+    began, done, place = time.perf_counter(), 0, 0
+
+    def visit(r: Ready, places: Sequence[int]) -> None:
+        _round([r] * (len(places) + 1), placed, [None, *places], process.tell)
+
+    while order and turns.go_on(done < process.settings.min_rounds or time.perf_counter() - began < seconds):
+        generator.shuffle(order)
+        for r in order:
+            n = calls[str(r.case)]
+            if turns.leads:
+                visit(r, range(place, place + n))
+                turns.pass_turn()
+                turns.await_turn()
+                visit(r, range(place + 3 * n, place + 4 * n))
+            else:
+                turns.await_turn()
+                visit(r, range(place + n, place + 3 * n))
+                turns.pass_turn()
+            place += 4 * n
+        done += 1
+        gc.collect(2 if done % FULL_COLLECTIONS == 0 else 0)
+
+
+def _round(
+    ready: Sequence[Ready], placed: Any, places: Sequence[int | None], tell: Callable[[Case], None]
+) -> None:
+    """Calls each once and notes its seconds with its place, or nothing where that is None; one that raises
+    is called no more."""
+    gc.disable()
+    try:
+        for place, r in zip(places, ready, strict=True):
+            if r.failed:
+                continue
+            tell(r.case)
+            try:
+                began = time.perf_counter_ns()
+                result = r.run(placed)
+                backends.synchronize(result)
+                taken = waited(began, r.slower)
+                if place is not None:
+                    r.seconds.append(taken)
+                    r.places.append(place)
+            except Exception as error:
+                r.failed = told(error)
+            result = None
+    finally:
+        gc.enable()
+
+
+def waited(began_ns: int, slower: float) -> float:
+    """Seconds since `began_ns`, after waiting busily for `slower` times as long on top."""
+    wanted = (time.perf_counter_ns() - began_ns) * (1 + slower)
+    while slower and time.perf_counter_ns() - began_ns < wanted:
+        pass
+    return (time.perf_counter_ns() - began_ns) / 1e9
+
+
+def _wanted_rounds(ready: Sequence[Ready], settings: Time) -> int:
+    """The rounds that the wanted precision needs. One where the reference has failed."""
+    if not any(r.case.strategy == REFERENCE for r in ready):
+        return 1
+    calls = sorted(
+        (place, taken, r.case) for r in ready for place, taken in zip(r.places, r.seconds, strict=True)
+    )
+    _, residuals = stats.effects([case for _, _, case in calls], np.log([taken for _, taken, _ in calls]))
+    return stats.rounds_needed(residuals, settings.precision, settings.blocks)
