@@ -264,8 +264,9 @@ def draw(results, path):
         ax.errorbar(xs, [100 * y for y in ys], [[100 * e for e in side] for side in errors],
                     marker="o", capsize=2, color=colour, label=name)  # fmt: skip
     ax.set(xlabel="one way made slower by, %", ylabel="decisions that told of it, %", ylim=(-3, 103))
-    ax.set_title("At 0 % every alarm is false; bars are 95 % intervals", loc="left", fontsize=10)
-    ax.legend(frameon=False)
+    title = "How often a slowdown is told: at 0 % every alarm is false (bars: 95 % intervals)"
+    ax.set_title(title, loc="left", fontsize=10)
+    figure.legend(loc="outside lower center", ncols=len(judges), frameon=False, fontsize=9)
     ax.spines[["top", "right"]].set_visible(False)
     figure.savefig(path)
 
