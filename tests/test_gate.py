@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import socket
 import subprocess
 import threading
 
@@ -18,6 +19,7 @@ from hiddencost.errors import UserError
 from hiddencost.gate import Outcome
 from hiddencost.gate.baseline import changed_versions
 from hiddencost.gate.judging import Evidence, holm, judge
+from hiddencost.nursery import NUMBER, Forked
 from hiddencost.records import TWIN, Case, Change, Measurement
 from hiddencost.turns import OtherSideEndedError, Turns
 
@@ -474,3 +476,23 @@ def test_neither_a_commit_nor_an_interpreter_is_one_line(repository, tmp_path):
     assert str(caught.value) == (
         "--against 'mian': neither a git commit of this checkout nor a Python interpreter"
     )
+
+
+def test_a_forked_workers_end_is_told_once_to_whoever_asks():
+    """One thread waits while others poll: none of them may take the closed socket for another end."""
+    for code in (0, 3, -11):
+        mine, theirs = socket.socketpair()
+        worker, found = Forked(1, mine), []
+        threads = [threading.Thread(target=lambda w=worker, f=found: f.append(w.wait())) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        assert worker.poll() is None
+        theirs.send(NUMBER.pack(code))
+        theirs.close()
+        for thread in threads:
+            thread.join(10)
+        assert found == [code] * 4
+        assert worker.poll() == code
+    mine, theirs = socket.socketpair()
+    theirs.close()
+    assert Forked(1, mine).wait() == -9  # the nursery died, and its workers with it

@@ -15,6 +15,8 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
@@ -32,24 +34,25 @@ class Forked:
         self.pid = pid
         self.returncode: int | None = None
         self._answer = answer
+        self._lock = threading.Lock()  # one thread waits, another polls, and the answer comes once
 
     def poll(self) -> int | None:
         """The exit code, or None while it runs."""
-        if self.returncode is None:
-            try:
-                self._ended(self._answer.recv(NUMBER.size, socket.MSG_DONTWAIT))
-            except BlockingIOError:
-                return None
-        return self.returncode
+        with self._lock:
+            if self.returncode is None:
+                try:
+                    answer = self._answer.recv(NUMBER.size, socket.MSG_DONTWAIT)
+                except BlockingIOError:
+                    return None
+                self.returncode = NUMBER.unpack(answer)[0] if answer else -signal.SIGKILL  # the nursery died
+                self._answer.close()
+            return self.returncode
 
     def wait(self) -> int:
         """The exit code, when it has ended."""
-        while self.returncode is None:
-            self._ended(self._answer.recv(NUMBER.size))
-        return self.returncode
-
-    def _ended(self, answer: bytes) -> None:
-        self.returncode = NUMBER.unpack(answer)[0] if answer else -signal.SIGKILL  # the nursery died
+        while (code := self.poll()) is None:
+            time.sleep(0.01)
+        return code
 
 
 class Nursery:
