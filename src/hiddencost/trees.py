@@ -85,7 +85,11 @@ def _unpack(root: Path, commit: str, tree: Path) -> None:
 def _own_environment(tree: Path) -> str:
     """Sets up the packages that the tree's own files name (`make` does it once). Raises UserError."""
     done = subprocess.run(
-        ["make", ".venv/.ready", f"PYTHON={sys.executable}"], cwd=tree, capture_output=True, text=True
+        ["make", ".venv/.ready", f"PYTHON={sys.executable}"],
+        cwd=tree,
+        capture_output=True,
+        text=True,
+        env={name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))},
     )
     if done.returncode:
         last = (done.stderr or done.stdout).strip().rpartition("\n")[2]
