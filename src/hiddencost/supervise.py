@@ -210,6 +210,7 @@ class Supervisor:
         suites = {str(self.bench / f"test_{task.suite}.py") for job in jobs for task in job.tasks}
         arguments = ["-q", f"--rootdir={self.bench}", f"-c={self.bench / 'pytest.ini'}", *sorted(suites)]
         arguments += [f"--jobs={jobs_file}", f"--doing={folder / 'logs' / name}.doing", *options]
+        arguments += [f"--benchmark-storage=file://{folder / 'pytest-benchmark'}"]  # not in the user's folder
         arguments += [f"--benchmark-json={folder / 'pytest-benchmark' / name}.json", *self.pytest_arguments]
         if self.nursery:
             return self.nursery.start(arguments, pipes, log_file)
