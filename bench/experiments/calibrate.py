@@ -54,9 +54,9 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """What was decided. alarms: (case, metric, word, ratio) of each regression told; suspected: of those at
-    the first measurement, how many. detectable: the smallest slowdown that would have been seen, of the
-    slowed case. plain: log ratios of pytest-benchmark's medians, by case."""
+    """What was decided. alarms: (case, metric, word, ratio) of each regression told. ratio, half_width,
+    detectable: of the slowed case, with the smallest slowdown that would have been seen. plain: by how much
+    pytest-benchmark's medians moved, by case."""
 
     trial: Trial
     alarms: tuple[tuple[str, str, str, float], ...]
@@ -127,8 +127,8 @@ def decided(trial, folder):
 
 
 def plain(trial, folder, seconds):
-    """log ratios of the medians of two plain pytest-benchmark runs, one after the other, that together take
-    about as long as the decision did; and the seconds they took."""
+    """By how much the medians moved (ratios minus 1) between two plain pytest-benchmark runs, one after the
+    other, that together take about as long as the decision did; and the seconds they took."""
     began = time.perf_counter()
     cases = 3
     each = max(0.5, (seconds / 2 - 20) / cases)

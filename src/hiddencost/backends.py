@@ -18,13 +18,8 @@ SETTINGS = {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VI
 PACKAGES = ("tensorflow", "keras", "keras_hub")
 
 
-def start(threads: int) -> tuple[dict[str, float], dict[str, int]]:
-    """Imports the packages in this process with `threads` intra-op threads and one inter-op thread.
-
-    Returns the seconds that each import took, on top of what was loaded before it (TensorFlow imports
-    Keras), and the thread counts.
-    One inter-op thread costs no time and makes ratios three times steadier than TensorFlow's default.
-    """
+def import_packages() -> dict[str, float]:
+    """Imports what is not imported yet, under SETTINGS; the seconds that each took."""
     os.environ.update(SETTINGS)
     seconds: dict[str, float] = {}
     for package in PACKAGES:
@@ -33,6 +28,17 @@ def start(threads: int) -> tuple[dict[str, float], dict[str, int]]:
         began = time.perf_counter()
         __import__(package)
         seconds[package] = time.perf_counter() - began
+    return seconds
+
+
+def start(threads: int) -> tuple[dict[str, float], dict[str, int]]:
+    """Imports the packages in this process with `threads` intra-op threads and one inter-op thread.
+
+    Returns the seconds that each import took, on top of what was loaded before it (TensorFlow imports
+    Keras), and the thread counts.
+    One inter-op thread costs no time and makes ratios three times steadier than TensorFlow's default.
+    """
+    seconds = import_packages()
     import tensorflow as tf
 
     tf.config.threading.set_inter_op_parallelism_threads(1)

@@ -96,15 +96,11 @@ class Nursery:
 
 def main(descriptor: int) -> None:
     """Imports, then serves requests until the other end of the socket is closed."""
-    import numpy  # noqa: F401
     import pytest
-    import scipy.optimize  # noqa: F401
 
-    from hiddencost import backends, suites  # noqa: F401
+    from hiddencost import backends, suites  # noqa: F401 (with NumPy and scipy)
 
-    os.environ.update(backends.SETTINGS)
-    for package in backends.PACKAGES:
-        __import__(package)
+    backends.import_packages()
     server = socket.socket(fileno=descriptor)
     server.send(b"ready")
     while True:

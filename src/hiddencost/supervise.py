@@ -137,7 +137,7 @@ class Supervisor:
         measured again: what is left has the reason."""
         left, name = _all_of([job]), f"block-{job.block}"
         end = self._worker([job], name, left, turns, ["--leads"] if leads else [])
-        while left and not self._stopped:
+        if left and not self._stopped:
             self._note(replace(end, case=None), name, left)
 
     def _worker(

@@ -13,7 +13,16 @@ import click
 
 from hiddencost import __version__, formatting, grid, store
 from hiddencost.cli.gate import baseline, gate
-from hiddencost.cli.measuring import REPORTS, git_commit, header, refuse_nothing, share, supervised, warn
+from hiddencost.cli.measuring import (
+    REPORTS,
+    git_commit,
+    header,
+    measured,
+    refuse_nothing,
+    share,
+    supervised,
+    warn,
+)
 from hiddencost.errors import UserError
 from hiddencost.records import TWIN
 from hiddencost.supervise import CASE_TIMEOUT
@@ -262,9 +271,7 @@ def _noise_floor(folder: Path) -> None:
     grid.check(planned, CATALOGUE, f"grid {source}")
     timed = grid.timed_jobs(planned)
     click.echo("\nThe plain forward pass against itself:")
-    writer = store.Writer(folder, header(planned, text, timed))
-    if supervised(writer, timed, (), ()) == "interrupted":
-        sys.exit(130)
+    measured(folder, planned, text, timed, ())
     refuse_nothing(folder)
     from hiddencost.stats import Table
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,12 +14,12 @@ import msgspec
 
 from hiddencost import gate as gating
 from hiddencost import grid, store
-from hiddencost.cli.measuring import REPORTS, header, progress, refuse_nothing, share, supervised, warn
+from hiddencost.cli.measuring import REPORTS, header, measured, progress, refuse_nothing, share, warn
 from hiddencost.errors import UserError
 from hiddencost.gate import Outcome
 from hiddencost.gate.baseline import changed_versions
 from hiddencost.gate.outcome import NOT_COMPARABLE
-from hiddencost.records import TWIN, Change, Environment, Run
+from hiddencost.records import TWIN, Change, Environment
 
 if TYPE_CHECKING:
     from hiddencost.trees import Side
@@ -138,29 +138,39 @@ def _with_baseline(
     thresholds = _thresholds(planned, threshold)
     if run_folder is not None:
         found = store.read(run_folder)
-        changes = gating.against_baseline(known, found, thresholds, gating.SURE)
-        return changes, changed_versions(known, found)
-    timed, memory = grid.timed_jobs(planned), grid.memory_jobs(planned)
+        return gating.against_baseline(known, found, thresholds, gating.SURE), changed_versions(known, found)
     folder = _folder(out)
-    _measure(folder, planned, timed, memory)
-    found = store.read(folder)
-    changes = gating.against_baseline(known, found, thresholds, gating.SUSPECT)
-    suspected = gating.suspects(changes)
-    if suspected:
-        again = folder / "again"
-        click.echo(f"{len(suspected)} suspected: measured again")
-        _measure(again, planned, grid.only(timed, suspected), grid.only(memory, suspected))
-        second = gating.against_baseline(known, store.read(again), thresholds, gating.SURE, part=True)
-        changes = gating.confirmed(changes, second)
-    return changes, changed_versions(known, found)
+
+    def measure(into: Path, timed: Sequence[grid.Job], memory: Sequence[grid.Job]) -> None:
+        measured(into, planned, "", timed, memory)
+
+    def judge(where: Path, alpha: float, part: bool) -> Sequence[Change]:
+        return gating.against_baseline(known, store.read(where), thresholds, alpha, part)
+
+    changes = _judged_twice(folder, grid.timed_jobs(planned), grid.memory_jobs(planned), measure, judge)
+    return changes, changed_versions(known, store.read(folder))
 
 
-def _measure(folder: Path, planned: grid.Grid, timed: Sequence[grid.Job], memory: Sequence[grid.Job]) -> None:
-    """A run of these jobs. Ends the command where it is interrupted."""
-    writer = store.Writer(folder, header(planned, "", [*timed, *memory]))
+def _judged_twice(
+    folder: Path,
+    timed: Sequence[grid.Job],
+    memory: Sequence[grid.Job],
+    measure: Callable[[Path, Sequence[grid.Job], Sequence[grid.Job]], None],
+    judge: Callable[[Path, float, bool], Sequence[Change]],
+) -> Sequence[Change]:
+    """What `judge` says of what `measure` measures in the folder; what is suspected there is measured again,
+    by itself, and only what is found again is told. `judge` is given a folder, the chance of a false alarm,
+    and whether only a part was measured there."""
     warn(timed)
-    if supervised(writer, timed, memory, ()) == "interrupted":
-        sys.exit(130)
+    measure(folder, timed, memory)
+    changes = judge(folder, gating.SUSPECT, False)
+    suspected = gating.suspects(changes)
+    if not suspected:
+        return changes
+    click.echo(f"{len(suspected)} suspected: measured again")
+    again = folder / "again"
+    measure(again, grid.only(timed, suspected), grid.only(memory, suspected))
+    return gating.confirmed(changes, judge(again, gating.SURE, True))
 
 
 def _side_by_side(
@@ -201,21 +211,16 @@ def decide(
         msgspec.structs.replace(job, tasks=tuple(task for task in job.tasks if task.case.strategy != TWIN))
         for job in grid.timed_jobs(planned)
     ]
-    memory = grid.memory_jobs(planned)
-    warn(timed)
-    _run_sides(sides, planned, text, folder, timed, memory, fault)
-    changes = gating.between_sides(*_both(folder), thresholds, gating.SUSPECT)
-    suspected = gating.suspects(changes)
-    if suspected:
-        click.echo(f"{len(suspected)} suspected: measured again")
-        again, parts = folder / "again", (grid.only(timed, suspected), grid.only(memory, suspected))
-        _run_sides(sides, planned, text, again, *parts, fault)
-        changes = gating.confirmed(changes, gating.between_sides(*_both(again), thresholds, gating.SURE))
-    return changes
 
+    def measure(into: Path, timed: Sequence[grid.Job], memory: Sequence[grid.Job]) -> None:
+        _run_sides(sides, planned, text, into, timed, memory, fault)
 
-def _both(folder: Path) -> tuple[Run, Run]:
-    return store.read(folder / "before"), store.read(folder / "after")
+    def judge(where: Path, alpha: float, part: bool) -> Sequence[Change]:
+        return gating.between_sides(
+            store.read(where / "before"), store.read(where / "after"), thresholds, alpha
+        )
+
+    return _judged_twice(folder, timed, grid.memory_jobs(planned), measure, judge)
 
 
 def _run_sides(

@@ -81,6 +81,15 @@ def supervised(
         writer.close()
 
 
+def measured(
+    folder: Path, planned: grid.Grid, text: str, timed: Sequence[grid.Job], memory: Sequence[grid.Job]
+) -> None:
+    """A run of these jobs in the folder. Ends the command where it is interrupted."""
+    writer = store.Writer(folder, header(planned, text, [*timed, *memory]))
+    if supervised(writer, timed, memory, ()) == "interrupted":
+        sys.exit(130)
+
+
 class Bar:
     """A progress bar on a terminal; on anything else a line for every tenth of the tasks."""
 

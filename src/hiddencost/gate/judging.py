@@ -117,14 +117,15 @@ def _timed(
     half = float(stdtrit(estimate.degrees, 0.5 + CONFIDENCE / 2)) * estimate.error
     factor = float(stdtrit(estimate.degrees, 1 - share) + stdtrit(estimate.degrees, POWER))
     detectable = math.expm1(factor * estimate.error)
-    reason, word = "", "same"
+    word: Word = "same"
+    reason = ""
     if slower < alpha and estimate.shift > math.log1p(threshold):
         word = "slower"
     elif faster < alpha and -estimate.shift > math.log1p(threshold):
         word = "faster"
     elif detectable > threshold:
         word, reason = "unclear", f"a slowdown of less than {detectable:.1%} would not have been seen"
-    change = _change(evidence, word, threshold, reason)  # type: ignore[arg-type]
+    change = _change(evidence, word, threshold, reason)
     return msgspec.structs.replace(
         change,
         ratio=math.exp(estimate.shift),

@@ -7,7 +7,9 @@ from collections.abc import Iterator, Mapping
 from hiddencost.records import Case, Change, Run
 
 Reasons = Mapping[tuple[Case, str], str]
-GATED = ("seconds", "lookup_seconds", "peak_heap_bytes", "payload_bytes", "traces")
+EXACT = ("peak_heap_bytes", "payload_bytes", "traces")
+"""Metrics that do not vary."""
+GATED = ("seconds", "lookup_seconds", *EXACT)
 GONE = "measured before, and not after"
 
 

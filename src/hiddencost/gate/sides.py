@@ -11,12 +11,11 @@ import numpy as np
 
 from hiddencost.gate.judging import Evidence, judge
 from hiddencost.gate.lookups import SLOPE_RATIO, SLOPED, slope_ratios
-from hiddencost.gate.missing import missing, reasons
+from hiddencost.gate.missing import EXACT, missing, reasons
 from hiddencost.records import Case, Change, Run
-from hiddencost.stats import Table, effects
+from hiddencost.stats import Table, effects, interval
 
 BEFORE, AFTER = 0, 1
-EXACT = ("peak_heap_bytes", "payload_bytes", "traces")
 
 
 def between_sides(before: Run, after: Run, thresholds: Mapping[str, float], alpha: float) -> list[Change]:
@@ -48,9 +47,7 @@ def _times(tables: tuple[Table, Table]) -> Iterator[Evidence]:
                 shifts[case].append(found[AFTER, case] - found[BEFORE, case])
     for case in tables[BEFORE].cases("seconds"):
         if shifts[case]:
-            before, after = (
-                float(np.exp(np.mean(np.log(table.medians(case, "seconds"))))) for table in tables
-            )
+            before, after = (interval(table.medians(case, "seconds"))[0] for table in tables)
             yield Evidence(case, "seconds", before, after, shifts=sorted(shifts[case]))
 
 
