@@ -13,4 +13,4 @@ def test_growth(task, measured, benchmark):
     if benchmark.stats:
         measured.keep(process.measurement(task.case, "growth_seconds", benchmark.stats.stats.data))
         measured.keep(process.measurement(task.case, "growth_bytes", resident))
-        measured.keep(process.measurement(task.case, "traces", [traces()]))
+        measured.keep(process.measurement(task.case, "growth_traces", [traces()]))

@@ -356,9 +356,9 @@ def growth_suite(recorder: Recorder) -> None:
             traced = 0.2 if mode == "graph" and not built else 0.0
             grow_case(recorder, case, steady + built, first=traced, grown=grown)
             if mode == "graph":
-                recorder.exact(case, "traces", CALLS if built else 1)
+                recorder.exact(case, "growth_traces", CALLS if built else 1)
     switched = Case(model="bert_tiny", strategy="on_request", points="all", mode="graph", batch=1, length=16)
-    recorder.exact(switched, "traces", 2)
+    recorder.exact(switched, "growth_traces", 2)
 
 
 def grow_case(recorder: Recorder, case: Case, steady: float, first: float, grown: float) -> None:

@@ -260,7 +260,7 @@ def test_on_request(lines: Lines, word: str) -> None:
 
 
 def test_on_request_in_words() -> None:
-    traces = value(case("on_request", "all", "graph"), "traces", 2)
+    traces = value(case("on_request", "all", "graph"), "growth_traces", 2)
     lines = group({OFF: 1.0, ON: 1.3, SUBMODEL: 1.3}) + traces
     assert sentence(answer_of("on_request", lines)) == (
         "An argument to call that is off multiplies the time of the plain forward pass by 1.000 [0.990, "

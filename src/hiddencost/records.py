@@ -188,6 +188,7 @@ METRICS = (
     Metric("load_seconds", "s", "loading the model with its weights"),
     Metric("growth_seconds", "s", "each of many calls in turn, the same callable"),
     Metric("growth_bytes", "B", "resident set after each of many calls in turn"),
+    Metric("growth_traces", "", "how often the backend has traced during the many calls"),
     Metric("traces", "", "how often the backend traced the callable"),
     Metric("lookup_seconds", "s", "one look-up of a layer"),
     Metric("peak_heap_bytes", "B", "most heap live at one time during one warm call (memray)"),

@@ -106,8 +106,8 @@ def on_request(table: Table) -> Answer:
         "time, argument on": timed(table, on, 1 + BIG, "below"),
     }
     traces = [
-        max(table.medians(case, "traces"))
-        for case in table.cases("traces", strategy="on_request", points="all")
+        max(table.medians(case, "growth_traces"))
+        for case in table.cases("growth_traces", strategy="on_request", points="all")
     ]
     extra = [Figure(name="traces", value=max(traces), unit="count")] if traces else []
     rule = f"holds where the time is at most {1 + BIG:g} times the plain pass's (off), the sub-model's (on)"

@@ -82,12 +82,9 @@ def growth(table: Table) -> Section:
         "first call": first,
         "later calls": later,
         "resident set, each call": grown,
-        "traces": reader(table, "traces", "count"),
+        "traces": reader(table, "growth_traces", "count"),
     }
-    traced = [
-        case for case in table.cases("traces") if case.with_(strategy=PER_CALL, points="middle") in calls
-    ]
-    cases = planned_order(table, [*calls, *table.cases("growth_bytes"), *traced])
+    cases = planned_order(table, [*calls, *table.cases("growth_bytes"), *table.cases("growth_traces")])
     return Section("Growth over many calls", "", (grid(cases, columns),))
 
 

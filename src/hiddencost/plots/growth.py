@@ -125,7 +125,7 @@ def _title(table: Table, cases: Sequence[Case]) -> str:
 def _facts(table: Table, case: Case) -> str:
     """`takes 50 traces and 69 MiB`, as far as it was measured."""
     facts = []
-    traces = table.center(case, "traces")
+    traces = table.center(case, "growth_traces")
     if traces:
         facts.append("1 trace" if round(traces[0]) == 1 else f"{traces[0]:,.0f} traces")
     grown = over_calls(table, case, "growth_bytes")
