@@ -5,21 +5,23 @@ import math
 import os
 import socket
 import subprocess
+import sys
 import threading
 
 import gate_runs
 import msgspec
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from gate_runs import ALL, GROUP, PLANNED, SUBMODEL
 from scipy import stats as scipy_stats
 
-from hiddencost import gate, grid, trees
-from hiddencost.errors import UserError
+from hiddencost import cli, gate, grid, trees
+from hiddencost.errors import NotComparableError, UserError
 from hiddencost.gate import Outcome
 from hiddencost.gate.baseline import changed_versions
 from hiddencost.gate.judging import Evidence, holm, judge
-from hiddencost.nursery import NUMBER, Forked
+from hiddencost.nursery import NUMBER, Forked, Nursery
 from hiddencost.records import TWIN, Case, Change, Measurement
 from hiddencost.turns import OtherSideEndedError, Turns
 
@@ -265,7 +267,7 @@ def test_a_baseline_is_read_as_it_was_written_and_damage_is_told(baseline, tmp_p
     with pytest.raises(UserError, match=r"baseline .*baseline\.json: damaged: "):
         gate.read(path)
     path.write_text(whole.replace('"schema_version": 1', '"schema_version": 99'))
-    with pytest.raises(gate.NotComparableError, match="has schema 99, this hiddencost 1"):
+    with pytest.raises(NotComparableError, match="has schema 99, this hiddencost 1"):
         gate.read(path)
     path.write_text("[]")
     with pytest.raises(UserError, match="damaged"):
@@ -277,19 +279,19 @@ def test_a_baseline_is_read_as_it_was_written_and_damage_is_told(baseline, tmp_p
 def test_other_conditions_or_another_grid_are_not_comparable(baseline):
     run = gate_runs.run(gate_runs.alone())
     threads = (gate_runs.environment(threads={"intra_op": 2, "inter_op": 1}),)
-    with pytest.raises(gate.NotComparableError, match=r"threads were .* in the baseline and are "):
+    with pytest.raises(NotComparableError, match=r"threads were .* in the baseline and are "):
         gate.against_baseline(
             baseline, msgspec.structs.replace(run, environments=threads), grid.GATED, gate.SURE
         )
     other = grid.parse(gate_runs.PLAN.replace("length = [8]", "length = [9]"), "plan")
-    with pytest.raises(gate.NotComparableError, match="plans 13 cases, this run's 13, and they share 8"):
+    with pytest.raises(NotComparableError, match="plans 13 cases, this run's 13, and they share 8"):
         gate.against_baseline(baseline, gate_runs.run(gate_runs.alone(), other), grid.GATED, gate.SURE)
 
 
 def test_a_run_that_does_not_hold_its_plan_is_not_comparable(baseline):
     run = gate_runs.run(gate_runs.alone())
     old = msgspec.structs.replace(run, header=msgspec.structs.replace(run.header, plan=""))
-    with pytest.raises(gate.NotComparableError, match="does not hold its plan: an older hiddencost"):
+    with pytest.raises(NotComparableError, match="does not hold its plan: an older hiddencost"):
         gate.against_baseline(baseline, old, grid.GATED, gate.SURE)
 
 
@@ -437,6 +439,8 @@ def repository(tmp_path, monkeypatch):
     """A checkout with two commits that differ in a source file."""
     root = tmp_path / "root"
     (root / "bench").mkdir(parents=True)
+    (root / "src" / "hiddencost").mkdir(parents=True)
+    (root / "src" / "hiddencost" / "nursery.py").write_text("")
     (root / "pyproject.toml").write_text("[project]\n")
     (root / "bench" / "a.toml").write_text("old")
     git(tmp_path, "init", "-q", str(root))
@@ -476,6 +480,38 @@ def test_neither_a_commit_nor_an_interpreter_is_one_line(repository, tmp_path):
     assert str(caught.value) == (
         "--against 'mian': neither a git commit of this checkout nor a Python interpreter"
     )
+
+
+def test_a_commit_that_cannot_take_turns_is_not_comparable(repository, tmp_path):
+    git(repository, "rm", "-q", "src/hiddencost/nursery.py")
+    git(repository, "commit", "-qm", "three")
+    with pytest.raises(NotComparableError, match=r"^commit \w{12} is older than measuring side by side$"):
+        trees.other("HEAD", tmp_path / "trees")
+    done = CliRunner().invoke(cli.main, ["gate", "--against", "HEAD", "--out", str(tmp_path / "run")])
+    assert done.exit_code == 4
+    assert done.stderr.startswith("hiddencost: not comparable: commit ")
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "words"),
+    [
+        ("99", NotComparableError, "the other source writes records of schema 99, this one 1"),
+        ("", UserError, "cannot measure: No module named keras"),
+    ],
+)
+def test_a_source_that_answers_otherwise_is_refused_in_one_line(tmp_path, answer, error, words):
+    python = tmp_path / "python"
+    python.write_text(
+        f"#!{sys.executable}\n"
+        "import os, sys\n"
+        f"os.write(int(sys.argv[3]), b'{answer}') if '{answer}' else print('No module named keras')\n"
+    )
+    python.chmod(0o755)
+    with open(tmp_path / "log", "wb") as log:
+        nursery = Nursery(str(python), {}, log)
+        with pytest.raises(error, match=words):
+            nursery.await_ready()
+        nursery.close()
 
 
 def test_a_forked_workers_end_is_told_once_to_whoever_asks():

@@ -1,4 +1,4 @@
-"""The one exception that a person at the command line is meant to read."""
+"""The exceptions that a person at the command line is meant to read."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ from collections.abc import Iterable
 
 class UserError(Exception):
     """Bad input: one line that names the value and what to type instead. The command exits with 2."""
+
+
+class NotComparableError(Exception):
+    """The two cannot be compared, or were not measured under the same conditions; the message says why.
+    The command exits with 4."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

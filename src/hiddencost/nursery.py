@@ -21,7 +21,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-from hiddencost.errors import UserError
+from hiddencost.errors import NotComparableError, UserError
+from hiddencost.records import SCHEMA_VERSION
 
 MOST_BYTES = 2**16
 NUMBER = struct.Struct("i")
@@ -73,10 +74,16 @@ class Nursery:
         self._python, self._log = python, Path(log.name)
 
     def await_ready(self) -> None:
-        """Returns when everything is imported. Raises UserError when the interpreter cannot."""
-        if not self._socket.recv(MOST_BYTES):
+        """Returns when everything is imported. Raises UserError when the interpreter cannot, and
+        NotComparableError when its source writes other records."""
+        schema = self._socket.recv(MOST_BYTES).decode()
+        if not schema:
             last = self._log.read_text(errors="replace").strip().rpartition("\n")[2]
             raise UserError(f"{self._python} cannot measure: {last} (see {self._log})")
+        if schema != str(SCHEMA_VERSION):
+            raise NotComparableError(
+                f"the other source writes records of schema {schema}, this one {SCHEMA_VERSION}"
+            )
 
     def start(self, arguments: Sequence[str], descriptors: Mapping[str, int], log: IO[bytes]) -> Forked:
         """Forks a worker that runs pytest with the arguments, in a session of its own; each descriptor is
@@ -102,7 +109,7 @@ def main(descriptor: int) -> None:
 
     backends.import_packages()
     server = socket.socket(fileno=descriptor)
-    server.send(b"ready")
+    server.send(str(SCHEMA_VERSION).encode())
     while True:
         request, fds, _, _ = socket.recv_fds(server, MOST_BYTES, 8)
         if not request:

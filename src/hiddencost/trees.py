@@ -15,7 +15,7 @@ import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from hiddencost.errors import UserError
+from hiddencost.errors import NotComparableError, UserError
 from hiddencost.grid import bench_folder
 
 PACKAGES_FILES = ("constraints.txt", "pyproject.toml")
@@ -50,7 +50,8 @@ def current() -> Side:
 
 
 def other(text: str, folder: Path) -> Side:
-    """The side that `--against` names. A commit is checked out under `folder`, once. Raises UserError."""
+    """The side that `--against` names. A commit is checked out under `folder`, once. Raises UserError, and
+    NotComparableError for a commit that cannot take turns yet."""
     if os.path.isfile(text) and os.access(text, os.X_OK):
         here = current()
         return Side(text, text, here.source, here.bench)
@@ -63,6 +64,8 @@ def other(text: str, folder: Path) -> Side:
     tree = folder.resolve() / short
     if not (tree / "pyproject.toml").is_file():
         _unpack(root, short, tree)
+    if not (tree / "src" / "hiddencost" / "nursery.py").is_file():
+        raise NotComparableError(f"commit {short} is older than measuring side by side")
     python = sys.executable
     if any(_text(tree / name) != _text(root / name) for name in PACKAGES_FILES):
         python = _own_environment(tree)

@@ -3,7 +3,7 @@
 Pure functions of records: nothing is measured here, and no framework is imported.
 """
 
-from hiddencost.gate.baseline import Baseline, NotComparableError, against_baseline, keep, read, write
+from hiddencost.gate.baseline import Baseline, against_baseline, keep, read, write
 from hiddencost.gate.judging import SURE, SUSPECT
 from hiddencost.gate.outcome import Outcome, confirmed, suspects
 from hiddencost.gate.sides import between_sides
@@ -13,7 +13,6 @@ __all__ = [
     "SURE",
     "SUSPECT",
     "Baseline",
-    "NotComparableError",
     "Outcome",
     "against_baseline",
     "as_json",

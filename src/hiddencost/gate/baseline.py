@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from hiddencost import grid
-from hiddencost.errors import UserError
+from hiddencost.errors import NotComparableError, UserError
 from hiddencost.gate.judging import Evidence, judge
 from hiddencost.gate.lookups import SLOPE_RATIO, SLOPED, slope_ratios
 from hiddencost.gate.missing import GONE, Reasons, missing, reasons
@@ -28,10 +28,6 @@ CONDITIONS = ("system", "threads", "settings")
 
 LARGEST_LOG = 20.0
 """A ratio of more than half a billion is no ratio of times."""
-
-
-class NotComparableError(Exception):
-    """The two were not measured under the same conditions; the message says what differs."""
 
 
 class Kept(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
