@@ -25,7 +25,7 @@ def test_a_way_that_is_a_third_slower_is_found_and_nothing_else(tmp_path):
     told = {(change.case.strategy, change.metric) for change in found if change.word in ("slower", "larger")}
     assert told == {(WORSE, "seconds")}
     (change,) = [change for change in found if change.word == "slower"]
-    assert 1.2 < change.ratio < 2.0  # the wait slows the next call too (seen: 1.46 and 1.58)
+    assert 1.25 < change.ratio < 1.45
     assert (tmp_path / "again" / "after" / "results.jsonl").exists()
     assert not [change for change in found if change.word == "missing"]
     assert gate.Outcome(found).exit_code == 1

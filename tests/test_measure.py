@@ -3,10 +3,11 @@
 import itertools
 import time
 
+import msgspec
 import pytest
 
 from hiddencost import backends, growth, lookups, measure, rotation, strategies
-from hiddencost.grid import Task, Time
+from hiddencost.grid import Fault, Task, Time
 from hiddencost.records import REFERENCE, TWIN, Case
 from hiddencost.strategies import Extraction, Strategy
 from hiddencost.suites import Replay
@@ -266,5 +267,11 @@ def test_a_call_that_is_made_slower_waits_for_its_share(monkeypatch):
     """The clock ticks by 1 ms at each reading, the first of which sees 10 ms gone."""
     ticks = itertools.count(10_000_000, 1_000_000)
     monkeypatch.setattr(rotation.time, "perf_counter_ns", lambda: next(ticks))
-    assert rotation.waited(0, 0.5) == pytest.approx(0.016, abs=0.0011)  # 15 ms, and the reading that says so
-    assert rotation.waited(0, 0.0) < 0.02
+    worse = Fault(strategy="always_return_all", slower=0.5)
+    assert rotation.seconds_since(0, worse) == pytest.approx(0.015)
+    assert next(ticks) == 16_000_000
+    ticks = itertools.count(10_000_000, 1_000_000)
+    alike = msgspec.structs.replace(worse, untimed=True)
+    assert rotation.seconds_since(0, alike) == pytest.approx(0.010)
+    assert next(ticks) == 16_000_000  # it waited all the same
+    assert rotation.seconds_since(0) == pytest.approx(0.017)

@@ -72,10 +72,10 @@ class Process:
     def failure(self, case: Case, metric: str, state: State, reason: str) -> Measurement:
         return Measurement(case=case, metric=metric, state=state, reason=reason, block=self.block)
 
-    def fault(self, case: Case) -> Fault:
+    def fault(self, case: Case) -> Fault | None:
         """What the case is made worse by: nothing, but where the gate itself is measured."""
         found = self._fault
-        return found if found and found.strategy == case.strategy else Fault(strategy=case.strategy)
+        return found if found and found.strategy == case.strategy else None
 
     def generator(self, what: str) -> random.Random:
         """This block's source of order, the same whenever the run's seed is."""

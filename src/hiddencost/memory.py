@@ -180,7 +180,8 @@ def _prepared(case: Case, warm: Case) -> tuple[Callable[[], Any], Any]:
     for _ in range(WARM_CALLS if case.mode == "eager" else 1):
         run(backends.place(process.inputs(warm), case.mode, warm.batch))
     placed = backends.place(process.inputs(case), case.mode, case.batch)
-    extra = process.fault(case).states
+    fault = process.fault(case)
+    extra = fault.states if fault else 0
     if not extra:
         return lambda: run(placed), placed
     state = process.model(case.model)[1][0]

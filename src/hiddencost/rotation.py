@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from hiddencost import backends, stats, strategies
-from hiddencost.grid import Task, Time
+from hiddencost.grid import Fault, Task, Time
 from hiddencost.measure import (
     Process,
     WrongValuesError,
@@ -46,7 +46,7 @@ class Ready:
     seconds: list[float] = field(default_factory=list)
     places: list[int] = field(default_factory=list)
     failed: str = ""
-    slower: float = 0.0
+    fault: Fault | None = None
 
 
 def rotation(process: Process, tasks: Sequence[Task]) -> Iterator[Measurement]:
@@ -121,7 +121,7 @@ def _prepare(
     yield process.measurement(case, "max_abs_difference", [worst])
     yield process.measurement(case, "output_bytes", [output])
     yield process.measurement(case, "payload_bytes", [payload_bytes(case, process.model(case.model)[1])])
-    ready.append(Ready(case, run, slower=process.fault(case).slower))
+    ready.append(Ready(case, run, fault=process.fault(case)))
 
 
 def _rounds(process: Process, ready: list[Ready], placed: Any, seconds: float) -> dict[str, str]:
@@ -215,7 +215,7 @@ def _round(
                 began = time.perf_counter_ns()
                 result = r.run(placed)
                 backends.synchronize(result)
-                taken = waited(began, r.slower)
+                taken = seconds_since(began, r.fault)
                 if place is not None:
                     r.seconds.append(taken)
                     r.places.append(place)
@@ -226,12 +226,15 @@ def _round(
         gc.enable()
 
 
-def waited(began_ns: int, slower: float) -> float:
-    """Seconds since `began_ns`, after waiting busily for `slower` times as long on top."""
-    wanted = (time.perf_counter_ns() - began_ns) * (1 + slower)
-    while slower and time.perf_counter_ns() - began_ns < wanted:
-        pass
-    return (time.perf_counter_ns() - began_ns) / 1e9
+def seconds_since(began_ns: int, fault: Fault | None = None) -> float:
+    """Seconds since `began_ns`; with a fault, after waiting busily for its share of them on top."""
+    taken = time.perf_counter_ns() - began_ns
+    if fault and fault.slower:
+        end = began_ns + taken * (1 + fault.slower)
+        while (now := time.perf_counter_ns()) < end:
+            pass
+        taken = taken if fault.untimed else now - began_ns
+    return taken / 1e9
 
 
 def _wanted_rounds(ready: Sequence[Ready], settings: Time) -> int:

@@ -294,6 +294,10 @@ def side_by_side(
 ) -> str:
     """Runs all jobs on both sides, each block in two processes that take turns; who leads changes from block
     to block. fault: what the side after is made worse by. Returns `complete` or `interrupted`."""
+    alike = fault and Fault(strategy=fault.strategy, slower=fault.slower, untimed=True)
+
+    def like(job: Job) -> Job:
+        return msgspec.structs.replace(job, fault=alike)
 
     def worse(job: Job) -> Job:
         return msgspec.structs.replace(job, fault=fault)
@@ -305,7 +309,7 @@ def side_by_side(
                     (from_before, to_after), (from_after, to_before) = os.pipe(), os.pipe()
                     mine = {"--turn-from-fd": from_after, "--turn-to-fd": to_after}
                     theirs = {"--turn-from-fd": from_before, "--turn-to-fd": to_before}
-                    first = pool.submit(before._work_by_turns, job, mine, number % 2 == 0)
+                    first = pool.submit(before._work_by_turns, like(job), mine, number % 2 == 0)
                     second = pool.submit(after._work_by_turns, worse(job), theirs, number % 2 == 1)
                     for hand in (first, second):
                         hand.result()

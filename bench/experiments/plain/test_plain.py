@@ -26,12 +26,13 @@ def test_plain(task, process, benchmark, request):
     case = task.case
     placed = backends.place(process.inputs(case), case.mode, case.batch)
     _, run, _ = process.compiled(case)
-    slower = request.config.getoption("--hiddencost-slower") if case.strategy == SLOWED else 0.0
+    share = request.config.getoption("--hiddencost-slower") if case.strategy == SLOWED else 0.0
+    fault = grid.Fault(strategy=case.strategy, slower=share)
 
     def call():
         began = time.perf_counter_ns()
         backends.synchronize(run(placed))
-        rotation.waited(began, slower)
+        rotation.seconds_since(began, fault)
 
     call()
     benchmark(call)
