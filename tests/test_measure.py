@@ -1,7 +1,9 @@
 """One group: values first, then paired times; a bad case costs one case."""
 
 import itertools
+import os
 import time
+from statistics import median
 
 import msgspec
 import pytest
@@ -33,12 +35,13 @@ def added(monkeypatch, name, build):
 
 def test_every_case_of_a_group_has_a_time_from_every_round(process, tiny):
     found = group(process, CASE.with_(strategy="functional_submodel", points="all"))
-    lengths = {len(m.values) for (_, metric), m in found.items() if metric == "seconds"}
-    assert len(lengths) == 1
-    assert min(lengths) >= 4
+    calls = {name: len(m.values) for (name, metric), m in found.items() if metric == "seconds"}
+    rounds = calls["functional_submodel"]
+    assert rounds >= 4
+    assert calls == {REFERENCE: 2 * rounds, TWIN: 2 * rounds, "functional_submodel": rounds}
     assert int(found[REFERENCE, "seconds"].notes["rounds_wanted"]) > 0
     places = sorted(place for m in found.values() for place in m.places)
-    assert places == list(range(3 * min(lengths)))
+    assert places == list(range(5 * rounds))
     assert found["functional_submodel", "output_bytes"].values == (3 * 8 * 128 * 4,)
     assert found["functional_submodel", "payload_bytes"].values == (3 * 8 * 128 * 4,)
     assert found["functional_submodel", "build_seconds"].values[0] > 0
@@ -98,11 +101,8 @@ def test_the_reported_ratio_is_the_work_that_was_added(process, tiny, monkeypatc
         return Extraction(run)
 
     found = group(process, added(monkeypatch, "slept", slept))
-    extra = [
-        a - b
-        for a, b in zip(found["slept", "seconds"].values, found[REFERENCE, "seconds"].values, strict=True)
-    ]
-    assert 0.03 < sorted(extra)[len(extra) // 2] < 0.2
+    slept_seconds, reference = (median(found[name, "seconds"].values) for name in ("slept", REFERENCE))
+    assert 0.03 < slept_seconds - reference < 0.2
 
 
 def test_the_end_of_the_work_is_waited_for(process):
@@ -150,7 +150,7 @@ def fake_group(monkeypatch, durations):
 def test_exact_durations_need_no_more_than_the_pilot(process, monkeypatch):
     ready = fake_group(monkeypatch, [[0.01], [0.01], [0.02]])
     assert rotation._rounds(process, ready, None, seconds=1.6) == {}
-    assert [len(r.seconds) for r in ready] == [10, 10, 10]  # 0.04 s a round, a quarter of 1.6 s
+    assert [len(r.seconds) for r in ready] == [14, 14, 7]  # 0.06 s a round, a quarter of 1.6 s
     assert set(ready[2].seconds) == {0.02}
 
 
@@ -161,7 +161,7 @@ def test_rounds_that_never_get_precise_end_with_the_time_and_say_so(process, mon
     assert 30 < len(ready[0].seconds) < 50
 
 
-def test_each_round_calls_every_case_once_in_a_new_order(process):
+def test_each_round_calls_every_case_in_a_new_order_and_the_reference_and_its_twin_twice(process):
     called = []
     names = [REFERENCE, TWIN, *"abcdef"]
     ready = [
@@ -169,11 +169,28 @@ def test_each_round_calls_every_case_once_in_a_new_order(process):
         for name in names
     ]
     rotation._rounds(process, ready, None, seconds=1e-9)
-    rounds = [tuple(called[i : i + 8]) for i in range(0, len(called), 8)]
-    assert len(rounds) == 5  # a warm call each, then four rounds
-    assert all(sorted(order) == sorted(names) for order in rounds)
-    assert len(set(rounds)) == 5
-    assert [len(r.seconds) for r in ready] == [4] * 8
+    assert called[:8] == names  # a warm call each
+    rounds = [tuple(called[i : i + 10]) for i in range(8, len(called), 10)]
+    assert len(rounds) == len(set(rounds)) == 4
+    assert all(sorted(order) == sorted([*names, REFERENCE, TWIN]) for order in rounds)
+    assert [len(r.seconds) for r in ready] == [8, 8] + [4] * 6
+    assert sorted(place for r in ready for place in r.places) == list(range(40))
+
+
+def test_compiled_calls_of_one_thread_are_made_on_one_core_and_what_follows_on_all(process, monkeypatch):
+    if not hasattr(os, "sched_getaffinity"):
+        pytest.skip("this system does not bind threads to cores")
+    cores, seen = os.sched_getaffinity(0), {}
+    for mode in ("eager", "graph", "xla", "predict"):
+        case = CASE.with_(mode=mode)
+        look = rotation.Ready(case, lambda _, m=mode: seen.setdefault(m, []).append(os.sched_getaffinity(0)))
+        rotation._rounds(process, [look], None, seconds=1e-9)
+    assert seen["graph"][1:] == seen["xla"][1:] == [{max(cores)}] * 8
+    assert seen["eager"] == seen["predict"] == [cores] * 9
+    assert os.sched_getaffinity(0) == cores
+    monkeypatch.setattr(process.settings, "threads", 2)
+    rotation._rounds(process, [rotation.Ready(CASE.with_(mode="graph"), look.run)], None, seconds=1e-9)
+    assert seen["predict"][-1] == cores
 
 
 def test_the_order_of_a_block_follows_from_the_seed():

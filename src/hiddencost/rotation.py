@@ -1,12 +1,14 @@
-"""Times of a group: the cases of one model, mode and shape, called in turn, round by round, so that entry i
-of each case's times is from the same moment as entry i of the reference. Values first, then times.
+"""Times of a group: the cases of one model, mode and shape, called in turn, round by round; each time is kept
+with its place in the order of all calls. Values first, then times.
 """
 
 from __future__ import annotations
 
 import gc
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,7 +26,7 @@ from hiddencost.measure import (
     state_of,
     told,
 )
-from hiddencost.records import REFERENCE, ROUNDS_WANTED, Case, Measurement
+from hiddencost.records import REFERENCE, ROUNDS_WANTED, TWIN, Case, Measurement
 from hiddencost.turns import Turns
 
 PILOT = 0.25
@@ -33,6 +35,10 @@ VISIT_SECONDS = 0.03
 """How long a side calls before the other one has its turn: long enough that the hand-over costs little,
 short enough that the machine is the same (the speed of a shared host wanders by 6 % in 10 ms, by 10 % in
 100 ms)."""
+CONTROLS, CONTROL_CALLS = (REFERENCE, TWIN), 2
+"""What is called twice in each round: the reference, since every comparison is with it, and its twin, since
+every verdict is held against its band. With ten ways that costs a sixth more time, and the band is narrower
+by 1.4."""
 FULL_COLLECTIONS = 25
 """Rounds between two full garbage collections; between the others only the youngest generation is."""
 
@@ -125,39 +131,45 @@ def _prepare(
 
 
 def _rounds(process: Process, ready: list[Ready], placed: Any, seconds: float) -> dict[str, str]:
-    """Calls every ready case once a round, until the pilot's spread says that the interval is narrow
-    enough, or the time is used up. Each round has a new order: going back and forth, whoever stood at an
-    end was called twice in a row, and ratios spread twice as wide (reports/experiments/pairing.md).
+    """Calls every ready case round by round, alone or against another worker, after a warm call of each.
 
     Returns the notes for the records: how many rounds the precision wants, where time ended them.
     """
-    settings = process.settings
+    compiled = process.settings.threads == 1 and ready[0].case.mode in ("graph", "xla")
     gc.collect()
     gc.freeze()
-    _round(ready, placed, [None] * len(ready), process.tell)  # a warm call of each
-    generator = process.generator(str(ready[0].case.group))
-    ready = list(ready)
+    _round(ready, placed, [None] * len(ready), process.tell)
     try:
-        if process.turns:
-            with process.turns.on_one_core():
+        with on_one_core() if process.turns or compiled else nullcontext():
+            if process.turns:
                 _rounds_in_turn(process.turns, process, ready, placed, seconds)
-            return {}
-        began, done = time.perf_counter(), 0
-        while True:
-            generator.shuffle(ready)
-            _round(ready, placed, range(done * len(ready), (done + 1) * len(ready)), process.tell)
-            done += 1
-            gc.collect(2 if done % FULL_COLLECTIONS == 0 else 0)
-            spent = time.perf_counter() - began
-            if done < settings.min_rounds or spent < PILOT * seconds:
-                continue
-            wanted = _wanted_rounds([r for r in ready if not r.failed], settings)
-            if done >= wanted:
                 return {}
-            if spent * (done + 1) / done > seconds:
-                return {ROUNDS_WANTED: str(wanted)}
+            return _rounds_alone(process, ready, placed, seconds)
     finally:
         gc.unfreeze()
+
+
+def _rounds_alone(process: Process, ready: Sequence[Ready], placed: Any, seconds: float) -> dict[str, str]:
+    """Until the pilot's spread says that the interval is narrow enough, or the time is used up. Each round
+    has a new order: going back and forth, whoever stood at an end was called twice in a row, and ratios
+    spread twice as wide (reports/experiments/pairing.md)."""
+    settings = process.settings
+    generator = process.generator(str(ready[0].case.group))
+    order = [r for r in ready for _ in range(CONTROL_CALLS if r.case.strategy in CONTROLS else 1)]
+    began, done = time.perf_counter(), 0
+    while True:
+        generator.shuffle(order)
+        _round(order, placed, range(done * len(order), (done + 1) * len(order)), process.tell)
+        done += 1
+        gc.collect(2 if done % FULL_COLLECTIONS == 0 else 0)
+        spent = time.perf_counter() - began
+        if done < settings.min_rounds or spent < PILOT * seconds:
+            continue
+        wanted = _wanted_rounds([r for r in ready if not r.failed], settings)
+        if done >= wanted:
+            return {}
+        if spent * (done + 1) / done > seconds:
+            return {ROUNDS_WANTED: str(wanted)}
 
 
 def _rounds_in_turn(
@@ -198,6 +210,25 @@ def _rounds_in_turn(
             place += 4 * n
         done += 1
         gc.collect(2 if done % FULL_COLLECTIONS == 0 else 0)
+
+
+@contextmanager
+def on_one_core() -> Iterator[None]:
+    """All threads of this process run on the last of its cores. The cores of a shared host differ in speed
+    for seconds, and a hand-over between threads is steadier within one: successive calls in graph mode
+    differ by a standard deviation of 4 to 5 % there, of 6 to 7 % on two cores, and take 1 to 5 % less."""
+    cores = os.sched_getaffinity(0) if hasattr(os, "sched_setaffinity") else set()
+    _run_on(cores and {max(cores)})
+    try:
+        yield
+    finally:
+        _run_on(cores)
+
+
+def _run_on(cores: set[int]) -> None:
+    for thread in os.listdir("/proc/self/task") if cores else ():
+        with suppress(ProcessLookupError):  # it has ended since
+            os.sched_setaffinity(int(thread), cores)
 
 
 def _round(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import msgspec
@@ -63,17 +63,6 @@ class Turns:
             if self.leads:
                 self.await_turn()
 
-    @contextmanager
-    def on_one_core(self) -> Iterator[None]:
-        """All threads of this process run on the last of its cores, the same on both sides: the cores of a
-        shared host differ in speed for seconds, and A/A ratios spread half as wide on a common one."""
-        cores = os.sched_getaffinity(0) if hasattr(os, "sched_setaffinity") else set()
-        _run_on(cores and {max(cores)})
-        try:
-            yield
-        finally:
-            _run_on(cores)
-
     def _read(self) -> bytes:
         found = os.read(self.receive, 1)
         if not found:
@@ -85,9 +74,3 @@ class Turns:
             os.write(self.send, data)
         except BrokenPipeError:
             raise OtherSideEndedError("the worker of the other side has ended") from None
-
-
-def _run_on(cores: set[int]) -> None:
-    for thread in os.listdir("/proc/self/task") if cores else ():
-        with suppress(ProcessLookupError):  # it has ended since
-            os.sched_setaffinity(int(thread), cores)
