@@ -4,9 +4,9 @@
 
 Each trial is one whole decision, as `hiddencost gate --against` makes it: both sides in processes of their
 own, side by side, what is suspected measured again. The kinds of trial take turns; every result is appended
-to FOLDER/results.jsonl, so that trials may be collected in several sittings. Beside each, the same work is
-judged by pytest-benchmark's comparison of two runs, one after the other, in the same time. Then FOLDER gets
-report.md and calibration.svg, from all results collected so far.
+to FOLDER/results.jsonl, so that trials may be collected in several sittings. Beside a third of them, the
+same work is judged by pytest-benchmark's comparison of two runs, one after the other, in the same time. Then
+FOLDER gets report.md and calibration.svg, from all results collected so far.
 """
 
 import argparse
@@ -20,6 +20,7 @@ from contextlib import contextmanager, redirect_stdout
 from datetime import UTC, datetime
 from io import StringIO
 from pathlib import Path
+from statistics import median
 
 import matplotlib
 
@@ -68,21 +69,19 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     plain_seconds: float = 0.0
     when: str = ""
     processor: str = ""
-    uneven: str = ""
 
 
-KINDS = (
-    Trial(),
-    Trial(slower=0.03),
-    Trial(load=True),
-    Trial(slower=0.02),
-    Trial(slower=0.05),
-    Trial(states=1),
-    Trial(),
-    Trial(slower=0.10),
-    Trial(slower=0.01),
-)
-"""In turn: identical code twice as often as the others."""
+SAME, LOADED, THREE, TWO = Trial(), Trial(load=True), Trial(slower=0.03), Trial(slower=0.02)
+OFTEN = (SAME, THREE, LOADED, TWO, SAME, SAME, THREE, LOADED, TWO, SAME)
+RARE = (Trial(slower=0.05), Trial(slower=0.10), Trial(slower=0.01), Trial(states=1))
+COMPARED = 3
+"""Of so many turns of all kinds, one is compared with pytest-benchmark."""
+
+
+def planned(number):
+    """The kind of a trial, and whether it is compared: a turn is all of OFTEN and one of RARE."""
+    turn, place = divmod(number, len(OFTEN) + 1)
+    return (*OFTEN, RARE[turn % len(RARE)])[place], turn % COMPARED == 0
 
 
 def busy(seconds):
@@ -111,16 +110,16 @@ def load(wanted):
 
 def decided(trial, folder):
     """One decision of the gate: identical trees, the side after made worse as the trial says."""
-    planned, text = grid.read(grid.grid_path("calibrate"))
+    small, text = grid.read(grid.grid_path("calibrate"))
     if trial.states:
-        planned.forward.clear()
+        small.forward.clear()
     else:
-        planned.memory.clear()
+        small.memory.clear()
     fault = grid.Fault(strategy=SLOWED, slower=trial.slower, states=trial.states)
     sides = trees.current(), trees.current()
     began = time.perf_counter()
     with load(trial.load), redirect_stdout(StringIO()):
-        changes = decide(sides, planned, text, folder, {**grid.GATED, **planned.gate}, fault)
+        changes = decide(sides, small, text, folder, {**grid.GATED, **small.gate}, fault)
     seconds = time.perf_counter() - began
     slowed = next((c for c in changes if c.case.strategy == SLOWED and c.timed), None)
     return changes, slowed, seconds
@@ -154,11 +153,11 @@ def plain(trial, folder, seconds):
     return {name: medians[1][name] / medians[0][name] - 1 for name in medians[0]}, time.perf_counter() - began
 
 
-def run(trial):
+def run(trial, compared):
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         changes, slowed, seconds = decided(trial, folder / "gate")
-        compared, took = ({}, 0.0) if trial.states else plain(trial, folder, seconds)
+        moved, took = plain(trial, folder, seconds) if compared and not trial.states else ({}, 0.0)
     return Result(
         trial=trial,
         alarms=tuple(
@@ -170,11 +169,10 @@ def run(trial):
         detectable=slowed and slowed.smallest_detectable,
         half_width=slowed and slowed.high and (slowed.high - slowed.low) / 2,
         seconds=round(seconds, 1),
-        plain=compared,
+        plain=moved,
         plain_seconds=round(took, 1),
         when=datetime.now(UTC).isoformat(timespec="seconds"),
         processor=environment.processor(),
-        uneven=environment.steadiness().figure,
     )
 
 
@@ -211,27 +209,27 @@ def report(results, folder):
         "interval (Wilson). Identical code: false alarms, of any case. Else: the share caught. The gate "
         "counts from 1 % on, in several cases at once; pytest-benchmark compares the medians of two runs.",
         "",
-        "| the side after | gate | "
+        "| the side after | gate | measured by it (median) | "
         + " | ".join(f"pytest-benchmark, median:{t:.0%}" for t in THRESHOLDS)
         + " | seconds of a decision |",
-        "| --- | --- | " + "--- | " * len(THRESHOLDS) + "--- |",
+        "| --- | --- | --- | " + "--- | " * len(THRESHOLDS) + "--- |",
     ]
     for kind in kinds:
         mine = [result for result in results if result.trial == kind]
         with_plain = [result for result in mine if result.plain]
         cells = [share(sum(plainly(r, t) for r in with_plain), len(with_plain)) for t in THRESHOLDS]
-        seconds = sorted(r.seconds for r in mine)[len(mine) // 2]
-        lines.append(
-            f"| {kind} | {share(sum(map(caught, mine)), len(mine))} | {' | '.join(cells)} | {seconds:.0f} |"
-        )
-    quiet = sorted(r.half_width for r in results if r.half_width and not r.trial.load)
-    seen = sorted(r.detectable for r in results if r.detectable and not r.trial.load)
+        seconds = median(r.seconds for r in mine)
+        ratios = [result.ratio for result in mine if result.ratio]
+        moved = f"{median(ratios) - 1:+.1%}" if ratios else "–"
+        caught_share = share(sum(map(caught, mine)), len(mine))
+        lines.append(f"| {kind} | {caught_share} | {moved} | {' | '.join(cells)} | {seconds:.0f} |")
+    quiet = [r for r in results if r.half_width and not r.trial.load]
     if quiet:
         lines += [
             "",
-            f"Median half-width of the slowed case's interval, quiet: {quiet[len(quiet) // 2]:.1%}; smallest "
-            f"slowdown that a decision would have seen with 80 % power: {seen[len(seen) // 2]:.1%}. The same "
-            f"work, again and again: {max(results, key=lambda r: r.when).uneven}.",
+            f"Half-width of the interval of `{SLOWED}` in a decision, quiet, median: "
+            f"{median(r.half_width for r in quiet):.1%}; smallest slowdown that it would have seen with 80 % "
+            f"power, median: {median(r.detectable for r in quiet):.1%}.",
             "",
             "![The share of slowdowns told, by the gate and by pytest-benchmark](calibration.svg)",
         ]
@@ -285,8 +283,8 @@ def main():
     )
     end = time.monotonic() + 60 * given.minutes
     while time.monotonic() < end:
-        trial = KINDS[len(results) % len(KINDS)]
-        results.append(run(trial))
+        trial, compared = planned(len(results))
+        results.append(run(trial, compared))
         with open(path, "ab") as file:
             file.write(msgspec.json.encode(results[-1]) + b"\n")
         print(

@@ -5,7 +5,7 @@
 Two suspects: the order in which the two functions were traced (the records of a block stand in that
 order), and the process: a function's place in memory is drawn once in a process, so its offset stays for
 all rounds of the block. The second shows as a spread between blocks that is wider than the spread within
-them explains. Writes FOLDER/twins.md.
+them explains: that of the first half of a block's calls against the second. Writes FOLDER/twins.md.
 """
 
 import math
@@ -19,21 +19,30 @@ from hiddencost.records import REFERENCE, TWIN
 
 
 def offsets(run):
-    """(mode, block, log ratio of the block, standard error within it, twin traced first) for each twin."""
+    """(mode, block, log ratio of the block, its standard error within it, twin traced first) of each twin."""
     table = stats.Table(run)
-    place = {
+    traced = {
         (m.case, m.block): number
         for number, m in enumerate(run.measurements)
         if m.metric == "first_call_seconds"
     }
     for twin in table.cases("seconds", strategy=TWIN):
-        theirs = table.blocks(twin.group, "seconds")
-        for block, mine in table.blocks(twin, "seconds").items():
-            ratios = np.log(np.divide(mine, theirs[block]))
-            spread = float(np.subtract(*np.percentile(ratios, [75, 25]))) / 1.349
-            within = math.sqrt(1.2) * spread / math.sqrt(len(ratios))
-            first = place[twin, block] < place[twin.with_(strategy=REFERENCE), block]
-            yield twin.mode, block, stats.block_mean(ratios), within, first
+        reference = twin.with_(strategy=REFERENCE)
+        for block in table.blocks(twin, "seconds"):
+            calls = sorted(
+                (place, m.case.strategy, math.log(value))
+                for m in table.rotation(twin.group, block)
+                for place, value in zip(m.places, m.values, strict=True)
+            )
+            halves = [offset(part) for part in (calls[: len(calls) // 2], calls[len(calls) // 2 :])]
+            first = traced[twin, block] < traced[reference, block]
+            yield twin.mode, block, offset(calls), abs(halves[0] - halves[1]) / 2, first
+
+
+def offset(calls):
+    """log(twin / reference) from calls in their order."""
+    found, _ = stats.effects([name for _, name, _ in calls], [log for _, _, log in calls])
+    return found[TWIN] - found[REFERENCE]
 
 
 def main(run, folder):
