@@ -122,7 +122,7 @@ def test_an_optional_group_is_left_out_with_the_reason_when_the_share_is_used_up
         assert record.state == "skipped"
         assert OVER_BUDGET in record.notes
         assert record.reason.startswith(
-            "left out: this machine used up a block's share (0 s) of the time budget"
+            "left out: this machine used up 70% of a block's share (0 s) of the time budget"
         )
 
 

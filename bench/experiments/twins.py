@@ -29,6 +29,8 @@ def offsets(run):
     for twin in table.cases("seconds", strategy=TWIN):
         reference = twin.with_(strategy=REFERENCE)
         for block in table.blocks(twin, "seconds"):
+            if (twin, block) not in traced:  # predict over more examples runs what is traced
+                continue
             calls = sorted(
                 (place, m.case.strategy, math.log(value))
                 for m in table.rotation(twin.group, block)

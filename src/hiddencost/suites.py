@@ -48,6 +48,10 @@ CATALOGUE = Catalogue(
 )
 
 
+FOR_OPTIONAL = 0.7
+"""Share of a block's time within which an optional group may begin. The rest goes to more rounds of all."""
+
+
 class Replay:
     """A timer for pytest-benchmark that plays durations which were recorded before.
 
@@ -161,11 +165,11 @@ class Measured:
         if job.block or job.time.budget is None:
             return ""
         spent, share = time.perf_counter() - self._began, job.time.budget / job.time.blocks
-        if spent < share:
+        if spent < FOR_OPTIONAL * share:
             return ""
         return (
-            f"left out: this machine used up a block's share ({share:.0f} s) of the time budget "
-            f"of {job.time.budget:g} s; a larger --budget measures it"
+            f"left out: this machine used up {FOR_OPTIONAL:.0%} of a block's share ({share:.0f} s) of the "
+            f"time budget of {job.time.budget:g} s; a larger --budget measures it"
         )
 
     def memory(self, task: Task) -> Measurement:
