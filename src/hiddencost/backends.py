@@ -85,11 +85,15 @@ def synchronize(result: Any) -> None:
 
 
 def place(inputs: dict[str, Any], mode: str, batch: int) -> Any:
-    """NumPy inputs on the device, or for `predict` a data set of batches of them."""
+    """NumPy inputs on the device, or for `predict` a data set of batches of them. The data set is not tuned
+    while it runs: a third of the calls of 64 ms would take 143 ms, as its iterator cannot be dropped before
+    the tuner wakes up."""
     import tensorflow as tf
 
     if mode == "predict":
-        return tf.data.Dataset.from_tensor_slices(inputs).batch(batch)
+        untuned = tf.data.Options()
+        untuned.autotune.enabled = False
+        return tf.data.Dataset.from_tensor_slices(inputs).batch(batch).with_options(untuned)
     return {name: tf.constant(array) for name, array in inputs.items()}
 
 
