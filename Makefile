@@ -4,10 +4,11 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help bench quick gate baseline test test-slow mutants lint pairing calibrate readme reference clean
+.PHONY: help bench bench-backends quick gate baseline test test-backends test-slow mutants lint pairing \
+  calibrate readme reference clean
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else \
@@ -23,6 +24,14 @@ bench: $(READY)  ## measure the default grid (20 minutes) and write reports/late
 quick: $(READY)  ## measure the smoke grid (one minute) and write reports/latest/
 	$(BIN)/hiddencost run --grid smoke
 
+BACKENDS := .venv/.backends
+$(BACKENDS): $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[jax,torch]'
+	@touch $@
+
+bench-backends: $(BACKENDS)  ## the same on TensorFlow, JAX and torch, in one run (45 minutes)
+	$(BIN)/hiddencost run --grid backends
+
 GATE ?=
 gate: $(READY)  ## is anything slower or larger than reports/baseline.json? Or GATE="--against main", side by side
 	$(BIN)/hiddencost gate $(GATE)
@@ -34,6 +43,9 @@ baseline: $(READY)  ## measure the gate's grid anew and keep it as reports/basel
 
 test: lint  ## lint, types, and all tests but the slow ones
 	$(BIN)/python -m pytest -m "not slow"
+
+test-backends: $(BACKENDS)  ## the strategies on JAX and torch, which it installs (CPU builds)
+	$(BIN)/python -m pytest tests/test_backends.py
 
 test-slow: $(READY)  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow

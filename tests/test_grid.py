@@ -1,11 +1,14 @@
 """Grids: what they plan, and one clear line for everything that is wrong with one."""
 
+import msgspec
 import pytest
 
-from hiddencost import grid
+from hiddencost import grid, suites
 from hiddencost.errors import UserError
 from hiddencost.records import OUTPUT, REFERENCE, SINGLE_BLOCK, TWIN, Case
-from hiddencost.suites import CATALOGUE
+
+CATALOGUE = msgspec.structs.replace(suites.CATALOGUE, check_backend=lambda name: None)
+"""As if all backends were installed."""
 
 GOOD = """
 name = "t"
@@ -120,6 +123,44 @@ def test_an_override_replaces_the_axis_in_every_section():
     assert parsed.time.blocks == 5
 
 
+THREE = GOOD.replace("[time]", 'backend = ["tensorflow", "jax", "torch"]\n[time]\nbudget = 30', 1).replace(
+    '["graph", "predict"]', '["graph", "jit", "eager_grad"]'
+)
+
+
+def test_each_backend_has_processes_of_its_own_in_turn_and_its_share_of_the_budget():
+    jobs = grid.timed_jobs(grid.parse(THREE, "g.toml"))
+    names = ["block-0", "block-0-jax", "block-0-torch", "block-1", "block-1-jax", "block-1-torch"]
+    assert [job.name for job in jobs[:6]] == names
+    assert len(jobs) == 9
+    assert {job.time.budget for job in jobs} == {10}
+    assert all(task.case.backend == job.backend for job in jobs for task in job.tasks)
+    modes = {(task.case.backend, task.case.mode) for job in jobs for task in job.tasks}
+    assert modes == {("tensorflow", "graph"), ("jax", "jit"), ("torch", "eager_grad")}
+
+
+def test_a_backend_without_any_of_the_modes_is_left_out_and_none_at_all_is_refused():
+    two = grid.parse(THREE.replace(', "eager_grad"', ""), "g.toml")
+    assert {job.backend for job in grid.timed_jobs(two)} == {"tensorflow", "jax"}
+    assert {job.time.budget for job in grid.timed_jobs(two)} == {15}
+    assert problem(THREE.replace('"tensorflow", "jax", ', "").replace(', "eager_grad"', "")) == (
+        "grid g.toml: [forward] mode graph, jit: none that these backends have "
+        "(torch has eager, eager_grad, compile, predict, train)"
+    )
+
+
+def test_memory_is_read_in_processes_of_each_backend_and_dtype():
+    section = GOOD[GOOD.index("[[forward]]") :].replace("[[forward]]", '[[memory]]\nreading = "heap"')
+    text = 'name = "m"\nbackend = ["tensorflow", "jax"]\n' + section.replace(
+        '["graph", "predict"]', '["eager"]\ndtype = ["float32", "bfloat16"]'
+    )
+    jobs = grid.memory_jobs(grid.parse(text, "g.toml"))
+    found = [{(task.case.backend, task.case.dtype) for task in job.tasks} for job in jobs]
+    assert all(len(alike) == 1 for alike in found)
+    assert set.union(*found) == {(b, d) for b in ("tensorflow", "jax") for d in ("float32", "bfloat16")}
+    assert all(task.case.backend == job.backend for job in jobs for task in job.tasks)
+
+
 def test_planned_cases_are_unique_and_in_order():
     jobs = grid.timed_jobs(grid.parse(GOOD, "g.toml"))
     cases = grid.planned(jobs)
@@ -168,6 +209,17 @@ def test_planned_cases_are_unique_and_in_order():
         ("name =", "nam =", "grid g.toml: unknown key 'nam'; did you mean 'name'?"),
         ("batch = [2]", 'batch = ["2"]', "grid g.toml: Expected `int`, got `str` - at `forward[0].batch[0]`"),
         ("[[forward]]", "[[forward", "grid g.toml: not valid TOML: "),
+        (
+            "[time]",
+            'backend = ["jaxx"]\n[time]',
+            "grid g.toml: unknown backend 'jaxx'; did you mean 'jax'?",
+        ),
+        ("[time]", "backend = []\n[time]", "grid g.toml: backend is empty: nothing would be measured"),
+        (
+            "batch = [2]",
+            'dtype = ["float16"]\nbatch = [2]',
+            "grid g.toml: unknown dtype 'float16' in [[forward]]; did you mean 'bfloat16'?",
+        ),
     ],
 )
 def test_a_wrong_grid_gives_one_clear_line(old, new, line):
@@ -181,7 +233,7 @@ def test_a_wrong_grid_gives_one_clear_line(old, new, line):
         ("[lookup]\nlayers=[9]\npositions=[2.0]", "[lookup] positions = [2.0]: shares between 0 and 1"),
         (
             '[growth]\nmodel=["bert_tiny"]\nmode=["predict"]\nbatch=1\nlength=9\ncalls=5',
-            "unknown mode 'predict' in [growth]; one of: eager, graph, xla",
+            "unknown mode 'predict' in [growth]; one of: eager, graph, xla, jit, compile",
         ),
         (
             '[dataset]\nmodel=["minilm"]\nbatch=1\nlength=9\nexamples=[]',
@@ -193,7 +245,7 @@ def test_a_wrong_suite_gives_one_clear_line(text, line):
     assert problem(f'name="s"\n{text}\n') == f"grid g.toml: {line}"
 
 
-@pytest.mark.parametrize("name", ["smoke", "default", "full"])
+@pytest.mark.parametrize("name", ["smoke", "default", "full", "backends"])
 def test_the_grids_that_are_shipped_are_right(name):
     path = grid.grid_path(name)
     parsed, _ = grid.read(path)

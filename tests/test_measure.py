@@ -39,13 +39,12 @@ def test_every_case_of_a_group_has_a_time_from_every_round(process, tiny):
     rounds = calls["functional_submodel"]
     assert rounds >= 4
     assert calls == {REFERENCE: 3 * rounds, TWIN: 3 * rounds, "functional_submodel": rounds}
-    assert int(found[REFERENCE, "seconds"].notes["rounds_wanted"]) > 0
     places = sorted(place for m in found.values() for place in m.places)
     assert places == list(range(7 * rounds))
     assert found["functional_submodel", "output_bytes"].values == (3 * 8 * 128 * 4,)
     assert found["functional_submodel", "payload_bytes"].values == (3 * 8 * 128 * 4,)
     assert found["functional_submodel", "build_seconds"].values[0] > 0
-    assert found["functional_submodel", "max_abs_difference"].values[0] <= measure.TOLERANCE
+    assert found["functional_submodel", "max_abs_difference"].values[0] <= measure.TOLERANCE["float32"]
 
 
 def test_a_wrong_strategy_is_a_record_and_never_has_a_time(process, tiny, monkeypatch):
@@ -270,7 +269,7 @@ def test_a_rotation_whose_reference_raises_gives_no_times(process, monkeypatch):
 def test_the_growth_suites_results_are_checked_too(process, tiny):
     case = CASE.with_(strategy="functional_submodel_per_call", points="middle", mode="graph")
     call, _ = growth.growth_call(process, case)
-    assert growth.growth_difference(process, case, call()) <= measure.TOLERANCE
+    assert growth.growth_difference(process, case, call()) <= measure.TOLERANCE["float32"]
     other, _ = growth.growth_call(process, case.with_(points="last"))
     with pytest.raises(measure.WrongValuesError):
         growth.growth_difference(process, case, other())

@@ -158,8 +158,10 @@ def host_copies(count):
 
     process = memory._state.process
     case = METHOD_CASE.with_(strategy="functional_submodel", mode="graph", points="all")
-    loaded, every = process.model(case.model)
-    run = backends.compile_(strategies.functional_submodel(loaded.model, every, every[-count:]), case.mode)
+    loaded, every = process.of(case)
+    run = backends.compile_(
+        strategies.functional_submodel(loaded.model, every, every[-count:]), case.mode, loaded.model
+    )
     placed = backends.place(process.inputs(case), case.mode, case.batch)
     run(placed)
     without = memory.peak_heap(lambda: run(placed))[0]

@@ -92,7 +92,7 @@ def block(order, runs, placed, allowed):
 def repeated(process, case, allowed):
     """{design: [log ratios of a repetition]} and {design: [rounds]}."""
     placed = backends.place(process.inputs(case), case.mode, case.batch)
-    runs = [backends.compile_(process.built(case), case.mode) for _ in range(CANDIDATES + 1)]
+    runs = [process.compiled(case)[1] for _ in range(CANDIDATES + 1)]
     for run in runs:
         run(placed)
     gc.collect()
@@ -108,7 +108,7 @@ def repeated(process, case, allowed):
 
 
 def main(folder):
-    _, threads = backends.start(1)
+    _, threads = backends.start("tensorflow", 1)
     process = measure.Process(0, 1, Time())
     captured = environment.capture(0, threads, own_load=1)
     lines = [

@@ -3,9 +3,9 @@
     python bench/experiments/twins.py RUN FOLDER
 
 Three suspects: which of the two functions was traced first (the records of a block stand in that order);
-the place that a function has in memory, which stays for all calls of a process and is shared by functions that
-are traced one after the other; and the calls within a process, of which the first half is held against the
-second. Writes FOLDER/twins.md.
+the place that a function has in memory, which stays for all calls of a process and is shared by functions
+that are traced one after the other; and the calls within a process, of which the first half is held against
+the second. Writes FOLDER/twins.md.
 """
 
 import math
@@ -91,10 +91,10 @@ def main(run, folder):
     lines = [
         "# The A/A twins: how far from 1, and why",
         "",
-        f"From `{run}`, by `python bench/experiments/twins.py`. Offsets in percent, of block means. Within "
-        "blocks: the first half of the calls against the second. Neighbours: full passes that were traced one "
-        "after the other; where they are alike, a function's place in memory decides, and only more processes "
-        "help.",
+        f"From `{run}`, by `python bench/experiments/twins.py`. Offsets in percent, of block means. "
+        "Within blocks: the first half of the calls against the second. Neighbours: full passes that were "
+        "traced one after the other; where they are alike, a function's place in memory decides, and only "
+        "more processes help.",
         "",
         f"| {' | '.join(HEADER)} |",
         "|" + " --- |" * len(HEADER),

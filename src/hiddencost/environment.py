@@ -22,6 +22,8 @@ PACKAGES = (
     "keras-hub",
     "keras-nlp",
     "tensorflow",
+    "jax",
+    "torch",
     "numpy",
     "scipy",
     "memray",
@@ -35,6 +37,7 @@ SETTINGS = (
     "MALLOC_TRIM_THRESHOLD_",
     "PYTHONMALLOC",
     "OMP_NUM_THREADS",
+    "PJRT_NPROC",
     "XLA_FLAGS",
     "TF_XLA_FLAGS",
 )
@@ -60,7 +63,7 @@ class Check:
     serious: bool = True
 
 
-def capture(block: int, threads: dict[str, int], own_load: float) -> Environment:
+def capture(block: int, threads: dict[str, int], own_load: float, backend: str = "tensorflow") -> Environment:
     """This process's environment, now. own_load: the load that the benchmark itself may have caused."""
     versions = {}
     for package in PACKAGES:
@@ -71,6 +74,7 @@ def capture(block: int, threads: dict[str, int], own_load: float) -> Environment
     settings = {name: os.environ[name] for name in SETTINGS if name in os.environ}
     return Environment(
         block=block,
+        backend=backend,
         versions=versions,
         python=platform.python_version(),
         system=f"{platform.system()} {platform.machine()}",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Literal
 
@@ -18,8 +19,17 @@ import msgspec
 from hiddencost.errors import UserError, nearest
 from hiddencost.records import OUTPUT, REFERENCE, SINGLE_BLOCK, TWIN, Case, Header
 
-MODES = ("eager", "graph", "xla", "predict")
-MEMORY_MODES = ("eager", "graph", "xla")
+MODES = {
+    "tensorflow": ("eager", "graph", "xla", "predict", "train"),
+    "jax": ("eager", "jit", "predict", "train"),
+    "torch": ("eager", "eager_grad", "compile", "predict", "train"),
+}
+"""How each backend can run a model."""
+COMPILED_MODES = ("graph", "xla", "jit", "compile")
+ALL_MODES = tuple(dict.fromkeys(mode for modes in MODES.values() for mode in modes))
+MEMORY_MODES = tuple(mode for mode in ALL_MODES if mode != "predict")
+GROWTH_MODES = ("eager", *COMPILED_MODES)
+DTYPES = ("float32", "bfloat16", "mixed_bfloat16")
 SELECTIONS = ("last", "middle", "last_four", "all")
 LOOKUPS = ("get_layer_name", "get_layer_index", "layers_property", "dict_in_advance")
 PREDICT_BATCHES = 4
@@ -45,6 +55,10 @@ GATED = {
     "peak_heap_bytes": 0.01,
     "payload_bytes": 0.0,
     "traces": 0.0,
+    "compiled_temp_bytes": 0.01,
+    "compiled_output_bytes": 0.0,
+    "compiled_flops": 0.0,
+    "compiled_operations": 0.0,
 }
 """What the gate compares, with the relative change from which it counts unless `[gate]` says otherwise."""
 _POINT = re.compile(r"embeddings|final_norm|block_\d+|-?\d+")
@@ -57,8 +71,8 @@ class _Table(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 class Time(_Table):
     """precision: the wanted half-width of an interval, as a ratio. seconds: the most that one group's
     rotation may take in one block. budget: the seconds that all timing blocks should take together; the
-    rotations are shortened or lengthened to fit it, `seconds` then being their proportions. threads: of
-    TensorFlow's intra-op pool."""
+    rotations are shortened or lengthened to fit it, `seconds` then being their proportions. threads: for
+    one operation."""
 
     blocks: int = 5
     precision: float = 0.01
@@ -77,6 +91,7 @@ class _Axes(_Table):
     mode: list[str]
     batch: list[int]
     length: list[int]
+    dtype: list[str] = msgspec.field(default_factory=lambda: ["float32"])
 
 
 class Forward(_Axes):
@@ -92,7 +107,7 @@ class Forward(_Axes):
     optional: bool = False
 
 
-class Memory(_Axes):
+class Memory(_Axes, kw_only=True):
     """Cases whose memory is read. reading: `heap` (memray, one process for each strategy and mode) or
     `resident` (kernel and sampler, a fresh process for every case)."""
 
@@ -127,10 +142,12 @@ class Dataset(_Table):
 
 
 class Grid(_Table):
-    """A whole grid file. gate: the relative change from which a metric counts as moved, by its name."""
+    """A whole grid file. backend: every section is measured with each, in the modes that it has. gate: the
+    relative change from which a metric counts as moved, by its name."""
 
     name: str
     seed: int = 358
+    backend: list[str] = msgspec.field(default_factory=lambda: ["tensorflow"])
     time: Time = msgspec.field(default_factory=Time)
     forward: list[Forward] = []
     memory: list[Memory] = []
@@ -143,12 +160,13 @@ class Grid(_Table):
 class Catalogue(msgspec.Struct, frozen=True):
     """What exists, told by the measuring half without importing Keras.
 
-    strategies: the names that a grid may list. check_model: raises UserError for a model that is
-    unknown or cannot be loaded. max_length, blocks: its longest sequence and number of blocks, None when
-    only loading it tells.
+    strategies: the names that a grid may list. check_backend: raises UserError for a backend that is not
+    installed. check_model: raises UserError for a model that is unknown or cannot be loaded. max_length,
+    blocks: its longest sequence and number of blocks, None when only loading it tells.
     """
 
     strategies: tuple[str, ...]
+    check_backend: Callable[[str], None]
     check_model: Callable[[str], None]
     max_length: Callable[[str], int | None]
     blocks: Callable[[str], int | None]
@@ -188,10 +206,16 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     seed: int
     time: Time
     tasks: tuple[Task, ...]
+    backend: str = "tensorflow"
     fault: Fault | None = None
 
+    @property
+    def name(self) -> str:
+        """What its process is called."""
+        return f"block-{self.block}" + f"-{self.backend}" * (self.backend != "tensorflow")
 
-AXES = ("model", "strategy", "points", "mode", "batch", "length")
+
+AXES = ("model", "strategy", "points", "mode", "batch", "length", "dtype")
 
 
 def read(path: Path) -> tuple[Grid, str]:
@@ -244,10 +268,13 @@ def _with_suggestion(message: str) -> str:
 
 
 def override(grid: Grid, axes: dict[str, list[str]] | dict[str, list[int]], time: dict[str, float]) -> Grid:
-    """The grid with some axes replaced in every [[forward]] and [[memory]] section, and some `[time]`
-    values everywhere. Of [growth] and [dataset] only the model is replaced."""
+    """The grid with some axes replaced in every [[forward]] and [[memory]] section, and the backends and
+    some `[time]` values everywhere. Of [growth] and [dataset] only the model is replaced."""
     raw = msgspec.to_builtins(grid)
+    raw["backend"] = axes.get("backend", raw["backend"])
     for name, values in axes.items():
+        if name == "backend":
+            continue
         for section in raw["forward"]:
             section[name] = list(values)
         for section in raw["memory"]:
@@ -292,12 +319,19 @@ def _problems(grid: Grid, catalogue: Catalogue) -> Iterator[str]:
     for place, seconds in [*limits, ("dataset", grid.dataset.seconds if grid.dataset else None)]:
         if seconds is not None and not 0 < seconds < 3600:
             yield f"[{place}] seconds = {seconds}: must be above 0 and below 3600"
+    if not grid.backend:
+        yield "backend is empty: nothing would be measured"
+    for name in grid.backend:
+        if name not in MODES:
+            yield f"unknown backend '{name}'{nearest(name, MODES)}"
+        catalogue.check_backend(name)
     sections: list[tuple[str, Forward | Memory, tuple[str, ...]]] = [
-        ("forward", section, MODES) for section in grid.forward
+        ("forward", section, ALL_MODES) for section in grid.forward
     ]
     sections += [("memory", section, MEMORY_MODES) for section in grid.memory]
     for place, section, modes in sections:
         yield from _axis_problems(place, section, modes, catalogue)
+        yield from _no_mode_problems(place, section.mode, grid.backend)
     yield from _suite_problems(grid, catalogue)
 
 
@@ -313,6 +347,9 @@ def _axis_problems(
     for name in section.mode:
         if name not in modes:
             yield f"unknown mode '{name}' in [[{place}]]{nearest(name, modes)}"
+    for name in section.dtype:
+        if name not in DTYPES:
+            yield f"unknown dtype '{name}' in [[{place}]]{nearest(name, DTYPES)}"
     for points in section.points:
         yield from _points_problems(place, points)
     for model in section.model:
@@ -321,6 +358,13 @@ def _axis_problems(
         if blocks is not None:
             for points in section.points:
                 yield from _missing_points(place, points_label(points), model, blocks)
+
+
+def _no_mode_problems(place: str, modes: Sequence[str], backends: Sequence[str]) -> Iterator[str]:
+    """A section that no backend of the grid can run."""
+    if not any(mode in MODES[backend] for backend in backends for mode in modes):
+        known = "; ".join(f"{backend} has {', '.join(MODES[backend])}" for backend in backends)
+        yield f"[{place}] mode {', '.join(modes)}: none that these backends have ({known})"
 
 
 def _missing_points(place: str, points: str, model: str, blocks: int) -> Iterator[str]:
@@ -372,8 +416,9 @@ def _suite_problems(grid: Grid, catalogue: Catalogue) -> Iterator[str]:
         if growth.calls < 2:
             yield f"[growth] calls = {growth.calls}: must be at least 2"
         for mode in growth.mode:
-            if mode not in MEMORY_MODES:
-                yield f"unknown mode '{mode}' in [growth]{nearest(mode, MEMORY_MODES)}"
+            if mode not in GROWTH_MODES:
+                yield f"unknown mode '{mode}' in [growth]{nearest(mode, GROWTH_MODES)}"
+        yield from _no_mode_problems("growth", growth.mode, grid.backend)
         for model in growth.model:
             yield from _model_problems("growth", model, [growth.batch], [growth.length], catalogue)
     if grid.dataset:
@@ -389,32 +434,33 @@ def points_label(points: str | list[str | int]) -> str:
     return points if isinstance(points, str) else ",".join(map(str, points))
 
 
-def _forward_cases(section: Forward | Memory) -> Iterator[Case]:
+def _forward_cases(section: Forward | Memory, backend: str) -> Iterator[Case]:
     """The section's product, each group led by its reference (and, for times, its twin)."""
     timed = isinstance(section, Forward)
-    for model in section.model:
-        for mode in section.mode:
-            for length in section.length:
-                for batch in section.batch:
-                    examples = batch * PREDICT_BATCHES if mode == "predict" else None
-                    reference = Case(
-                        model=model,
-                        strategy=REFERENCE,
-                        mode=mode,
-                        batch=batch,
-                        length=length,
-                        examples=examples,
-                    )
-                    yield reference
-                    if timed:
-                        yield reference.with_(strategy=TWIN)
-                    for strategy in section.strategy:
-                        if strategy in (REFERENCE, TWIN):
-                            continue
-                        if strategy == "on_request":
-                            yield reference.with_(strategy=strategy, points=OUTPUT)
-                        for points in section.points:
-                            yield reference.with_(strategy=strategy, points=points_label(points))
+    modes = [mode for mode in section.mode if mode in MODES[backend]]
+    for model, dtype, mode, length, batch in product(
+        section.model, section.dtype, modes, section.length, section.batch
+    ):
+        reference = Case(
+            model=model,
+            strategy=REFERENCE,
+            backend=backend,
+            dtype=dtype,
+            mode=mode,
+            batch=batch,
+            length=length,
+            examples=batch * PREDICT_BATCHES if mode == "predict" else None,
+        )
+        yield reference
+        if timed:
+            yield reference.with_(strategy=TWIN)
+        for strategy in section.strategy:
+            if strategy in (REFERENCE, TWIN):
+                continue
+            if strategy == "on_request":
+                yield reference.with_(strategy=strategy, points=OUTPUT)
+            for points in section.points:
+                yield reference.with_(strategy=strategy, points=points_label(points))
 
 
 def _unique(tasks: Iterable[Task]) -> list[Task]:
@@ -429,9 +475,9 @@ def _unique(tasks: Iterable[Task]) -> list[Task]:
     return list(kept.values())
 
 
-def _timed_tasks(grid: Grid) -> Iterator[Task]:
+def _timed_tasks(grid: Grid, backend: str) -> Iterator[Task]:
     for section in grid.forward:
-        for case in _forward_cases(section):
+        for case in _forward_cases(section, backend):
             yield Task(
                 suite="forward",
                 case=case,
@@ -439,22 +485,23 @@ def _timed_tasks(grid: Grid) -> Iterator[Task]:
                 optional=section.optional,
             )
     if grid.dataset:
-        for case in _dataset_cases(grid.dataset, timed=True):
+        for case in _dataset_cases(grid.dataset, backend, timed=True):
             yield Task(suite="dataset", case=case, seconds=grid.dataset.seconds or grid.time.seconds)
-    if grid.lookup:
+    if grid.lookup and backend == grid.backend[0]:  # no backend has a part in a look-up
         for case in _lookup_cases(grid.lookup):
-            yield Task(suite="lookup", case=case)
+            yield Task(suite="lookup", case=case.with_(backend=backend))
     if grid.growth:
-        for case in _growth_cases(grid.growth):
+        for case in _growth_cases(grid.growth, backend):
             yield Task(suite="growth", case=case, calls=grid.growth.calls)
 
 
-def _dataset_cases(section: Dataset, timed: bool) -> Iterator[Case]:
+def _dataset_cases(section: Dataset, backend: str, timed: bool) -> Iterator[Case]:
     for model in section.model:
         for examples in section.examples:
             reference = Case(
                 model=model,
                 strategy=REFERENCE,
+                backend=backend,
                 mode="predict",
                 batch=section.batch,
                 length=section.length,
@@ -478,48 +525,48 @@ def _lookup_cases(section: Lookup) -> Iterator[Case]:
                 yield Case(model="lookup", strategy=way, layers=layers, position=position)
 
 
-def _growth_cases(section: Growth) -> Iterator[Case]:
+def _growth_cases(section: Growth, backend: str) -> Iterator[Case]:
     for model in section.model:
-        for mode in section.mode:
-            for strategy in ("functional_submodel", "functional_submodel_per_call"):
-                yield Case(
-                    model=model,
-                    strategy=strategy,
-                    points="middle",
-                    mode=mode,
-                    batch=section.batch,
-                    length=section.length,
-                )
-            if mode != "eager":
-                yield Case(
-                    model=model,
-                    strategy="on_request",
-                    points="all",
-                    mode=mode,
-                    batch=section.batch,
-                    length=section.length,
-                )
+        for mode in filter(MODES[backend].__contains__, section.mode):
+            built_once = Case(
+                model=model,
+                strategy="functional_submodel",
+                points="middle",
+                backend=backend,
+                mode=mode,
+                batch=section.batch,
+                length=section.length,
+            )
+            yield built_once
+            yield built_once.with_(strategy="functional_submodel_per_call")
+            if mode in COMPILED_MODES:
+                yield built_once.with_(strategy="on_request", points="all")
 
 
-def _memory_tasks(grid: Grid) -> Iterator[Task]:
+def _memory_tasks(grid: Grid, backend: str) -> Iterator[Task]:
     for section in grid.memory:
         suite: Suite = "memory" if section.reading == "heap" else "resident"
-        for case in _forward_cases(section):
+        for case in _forward_cases(section, backend):
             yield Task(suite=suite, case=case)
             if suite == "memory" and case.strategy == REFERENCE:
                 yield Task(suite=suite, case=case.with_(strategy=SINGLE_BLOCK))
     if grid.dataset:
-        for case in _dataset_cases(grid.dataset, timed=False):
+        for case in _dataset_cases(grid.dataset, backend, timed=False):
             yield Task(suite="memory", case=case)
 
 
 def timed_jobs(grid: Grid) -> list[Job]:
-    """One job for each block; every block measures every timed case, in its own order."""
-    tasks = tuple(_unique(_timed_tasks(grid)))
-    if not tasks:
-        return []
+    """One job for each block and backend; every block measures every timed case, in its own order. Each
+    backend has its share of the budget."""
+    tasks = {backend: tuple(_unique(_timed_tasks(grid, backend))) for backend in dict.fromkeys(grid.backend)}
+    measured = {backend: found for backend, found in tasks.items() if found}
+    time = grid.time
+    if time.budget is not None and measured:
+        time = msgspec.structs.replace(time, budget=time.budget / len(measured))
     return [
-        Job(block=block, seed=grid.seed, time=grid.time, tasks=tasks) for block in range(grid.time.blocks)
+        Job(block=block, seed=grid.seed, time=time, backend=backend, tasks=found)
+        for block in range(time.blocks)
+        for backend, found in measured.items()
     ]
 
 
@@ -548,10 +595,11 @@ def memory_jobs(grid: Grid) -> list[Job]:
     """One job for each process: all shapes of one model, strategy and mode for the heap, one case for
     the resident set."""
     groups: dict[tuple[object, ...], list[Task]] = {}
-    for task in _unique(_memory_tasks(grid)):
+    found = (task for backend in dict.fromkeys(grid.backend) for task in _memory_tasks(grid, backend))
+    for task in _unique(found):
         case = task.case
         strategy = REFERENCE if case.strategy == SINGLE_BLOCK else case.strategy
-        key: tuple[object, ...] = (task.suite, case.model, strategy, case.mode)
+        key: tuple[object, ...] = (task.suite, case.backend, case.dtype, case.model, strategy, case.mode)
         if task.suite == "resident":
             key = (task.suite, case)
         groups.setdefault(key, []).append(task)
@@ -560,6 +608,7 @@ def memory_jobs(grid: Grid) -> list[Job]:
             block=FIRST_MEMORY_BLOCK + number,
             seed=grid.seed,
             time=grid.time,
+            backend=tasks[0].case.backend,
             tasks=tuple(sorted(tasks, key=_size)),
         )
         for number, tasks in enumerate(groups.values())

@@ -19,6 +19,7 @@ def growth_call(process: Process, case: Case) -> tuple[Callable[[], Any], Callab
     """
     gc.collect()  # what earlier groups left behind would be freed in the middle of the calls
     placed = backends.place(process.inputs(case), case.mode, case.batch)
+    loaded, _ = process.of(case)
     if case.strategy == "on_request":
         return _on_request_alternating(process, case, placed)
     if case.strategy == "functional_submodel_per_call" and case.mode != "eager":
@@ -26,14 +27,15 @@ def growth_call(process: Process, case: Case) -> tuple[Callable[[], Any], Callab
 
         def rebuilt() -> Any:
             nonlocal traces
-            run = backends.compile_(process.built(case.with_(strategy="functional_submodel")), case.mode)
+            built = process.built(case.with_(strategy="functional_submodel"))
+            run = backends.compile_(built, case.mode, loaded.model)
             result = run(placed)
             backends.synchronize(result)
             traces += run.traces
             return result
 
         return rebuilt, lambda: traces
-    run = backends.compile_(process.built(case), case.mode)
+    run = backends.compile_(process.built(case), case.mode, loaded.model)
 
     def call() -> Any:
         result = run(placed)
@@ -56,7 +58,7 @@ def _on_request_alternating(
 ) -> tuple[Callable[[], Any], Callable[[], int]]:
     model = process.built(case).model
     run = backends.Compiled(
-        lambda inputs, on: model(inputs, output_hidden_states=on, training=False), case.mode
+        lambda inputs, on: model(inputs, output_hidden_states=on, training=False), case.mode, model
     )
     on = True
 

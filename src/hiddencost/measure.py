@@ -21,9 +21,12 @@ from hiddencost.models import LoadedModel
 from hiddencost.records import OUTPUT, Case, Measurement, State
 from hiddencost.turns import Turns
 
-TOLERANCE = 1e-5
-"""Largest difference to the layer-by-layer values, in units of max(1, largest reference value), float32."""
-BETWEEN_MODES = 1e-4
+TOLERANCE = {"float32": 1e-5, "bfloat16": 2e-2, "mixed_bfloat16": 2e-2}
+"""Largest difference to the layer-by-layer values, in units of max(1, largest reference value), by dtype: one
+bfloat16 has 8 bits, and compilers keep some of what they fuse in float32."""
+GRADIENT_TOLERANCE = 1e-4
+"""Largest difference of gradients to those of the layer-by-layer values, in units of the largest."""
+BETWEEN_MODES = {"float32": 1e-4, "bfloat16": 5e-2, "mixed_bfloat16": 5e-2}
 """The same between a compiled mode and eager: other kernels, other rounding."""
 
 
@@ -32,9 +35,9 @@ class WrongValuesError(Exception):
 
 
 class Process:
-    """What this process has loaded: models by name, each with its points and its inputs. tell: is told
-    each case that the next seconds go to. turns: taken with another worker. fault: what one strategy is
-    made worse by."""
+    """What this process has loaded: models by name and dtype, each with its points and its inputs. loads: the
+    times that this took, until someone takes them out. tell: is told each case that the next seconds go to.
+    turns: taken with another worker. fault: what one strategy is made worse by."""
 
     def __init__(
         self,
@@ -51,19 +54,20 @@ class Process:
         self.tell = tell
         self.turns = turns
         self._fault = fault
-        self.load_seconds: dict[str, float] = {}
-        self._models: dict[str, tuple[LoadedModel, tuple[points.Point, ...]]] = {}
-        self._replays: dict[tuple[str, str], backends.Compiled] = {}
+        self.loads: list[Measurement] = []
+        self._models: dict[Case, tuple[LoadedModel, tuple[points.Point, ...]]] = {}
+        self._replays: dict[tuple[Case, str], backends.Compiled] = {}
         self._predicting: dict[Case, tuple[strategies.Extraction, backends.Compiled]] = {}
 
-    def model(self, name: str) -> tuple[LoadedModel, tuple[points.Point, ...]]:
-        """The model and its points, loaded at the first request."""
-        if name not in self._models:
+    def of(self, case: Case) -> tuple[LoadedModel, tuple[points.Point, ...]]:
+        """The model of a case and its points, loaded at the first request, which `loads` then tells."""
+        key = case.model_alone
+        if key not in self._models:
             began = time.perf_counter()
-            loaded = LoadedModel(name)
-            self.load_seconds[name] = time.perf_counter() - began
-            self._models[name] = (loaded, points.hidden_states(loaded.model))
-        return self._models[name]
+            loaded = LoadedModel(case.model, case.dtype)
+            self.loads.append(self.measurement(key, "load_seconds", [time.perf_counter() - began]))
+            self._models[key] = (loaded, points.hidden_states(loaded.model))
+        return self._models[key]
 
     def measurement(self, case: Case, metric: str, values: Sequence[float], **notes: str) -> Measurement:
         rounded = tuple(float(f"{value:.6g}") if value % 1 else float(value) for value in values)
@@ -87,7 +91,7 @@ class Process:
 
     def built(self, case: Case) -> strategies.Extraction:
         """The case's strategy on its model. Raises UserError when the model lacks the points."""
-        loaded, every = self.model(case.model)
+        loaded, every = self.of(case)
         wanted = () if case.points == OUTPUT else points.select(every, case.points)
         extraction = strategies.find(case.strategy).build(loaded.model, every, wanted)
         return strategies.with_mean(loaded.model, extraction) if case.reduction == "mean" else extraction
@@ -100,29 +104,38 @@ class Process:
             return *self._predicting[key], None
         began = time.perf_counter()
         extraction = self.built(case)
-        run = backends.compile_(extraction, case.mode)
+        run = backends.compile_(extraction, case.mode, self.of(case)[0].model)
         seconds = time.perf_counter() - began
         if case.mode == "predict":
             self._predicting[key] = extraction, run
         return extraction, run, seconds
 
     def layer_by_layer(self, case: Case, placed: Any) -> list[Any]:
-        """The values of all points and then of the model's own outputs, in the case's mode (`predict` runs
-        a graph). All layers are one function, traced once for each shape."""
-        loaded, every = self.model(case.model)
+        """The values of all points and then of the model's own outputs, in the case's mode (for `predict`
+        the one that it runs in). All layers are one function, traced once for each shape."""
+        loaded, every = self.of(case)
         targets = [point.tensor for point in every] + list(loaded.model.outputs)
-        mode = "graph" if case.mode == "predict" else case.mode
-        key = case.model, mode
+        mode = backends.current().predicts_in if case.mode == "predict" else case.mode
+        key = case.model_alone, mode
         if key not in self._replays:
             self._replays[key] = backends.Compiled(
-                lambda inputs: layer_by_layer(loaded.model, inputs, targets), mode
+                lambda inputs: layer_by_layer(loaded.model, inputs, targets), mode, loaded.model
             )
         return [backends.to_numpy(value) for value in self._replays[key](placed)]
+
+    def gradients(self, case: Case) -> list[Any]:
+        """Those of a case in mode `train`, its loss taken of the values computed layer by layer."""
+        loaded, every = self.of(case)
+        points_ = () if case.points == OUTPUT else points.select(every, case.points)
+        targets = [point.tensor for point in points_] or list(loaded.model.outputs)
+        run = backends.gradients(lambda inputs: layer_by_layer(loaded.model, inputs, targets), loaded.model)
+        found = run(backends.place(self.inputs(case), case.mode, case.batch))
+        return [backends.to_numpy(gradient) for gradient in found]
 
     def inputs(self, case: Case) -> dict[str, Any]:
         """The NumPy inputs of the case's shape; for `predict` those of the whole data set."""
         rows = case.batch if case.examples is None else case.examples
-        return self.model(case.model)[0].inputs(rows, case.length)
+        return self.of(case)[0].inputs(rows, case.length)
 
 
 def state_of(error: Exception) -> State:
@@ -137,13 +150,13 @@ def told(error: Exception) -> str:
 
 
 def payload_bytes(case: Case, every: Sequence[points.Point]) -> int:
-    """Bytes of the hidden states asked for: rows x length x width x 4 for each point (without the length
-    where they are reduced to a mean)."""
+    """Bytes of the hidden states asked for: rows x length x width x the bytes of a number for each point
+    (without the length where they are reduced to a mean)."""
     if case.points == OUTPUT:
         return 0
     rows = case.batch if case.examples is None else case.examples
     tokens = 1 if case.reduction == "mean" else case.length
-    return sum(rows * tokens * point.width * 4 for point in points.select(every, case.points))
+    return sum(rows * tokens * point.token_bytes for point in points.select(every, case.points))
 
 
 def expected_values(process: Process, case: Case, inputs: dict[str, Any]) -> dict[str, Any]:
@@ -151,9 +164,11 @@ def expected_values(process: Process, case: Case, inputs: dict[str, Any]) -> dic
 
     They are computed in the case's mode, as its kernels round differently (graph and eager differ by up
     to 1.3e-5 of the largest value at 1 x 512). Raises WrongValuesError where a compiled mode differs from
-    eager by more than BETWEEN_MODES.
+    eager by more than BETWEEN_MODES. Nothing for `train`, whose gradients are compared.
     """
-    _, every = process.model(case.model)
+    if case.mode == "train":
+        return {}
+    _, every = process.of(case)
     batches: list[list[Any]] = []
     rows = len(next(iter(inputs.values())))
     for first in range(0, rows, case.batch):
@@ -163,7 +178,7 @@ def expected_values(process: Process, case: Case, inputs: dict[str, Any]) -> dic
         if case.mode != "eager" and not batches:
             eager = process.layer_by_layer(case.with_(mode="eager"), placed)
             for mine, theirs in zip(found, eager, strict=True):
-                _same_values(mine, theirs, BETWEEN_MODES)
+                _same_values(mine, theirs, BETWEEN_MODES[case.dtype])
         batches.append(found)
     whole = [np.concatenate(parts) for parts in zip(*batches, strict=True)]
     values = {point.name: value for point, value in zip(every, whole, strict=False)}
@@ -175,6 +190,7 @@ def _same_values(mine: Any, theirs: Any, tolerance: float) -> float:
     another shape or dtype, or more than `tolerance`."""
     if mine.shape != theirs.shape or mine.dtype != theirs.dtype:
         raise WrongValuesError(f"{mine.dtype}{mine.shape} where {theirs.dtype}{theirs.shape} was expected")
+    mine, theirs = np.asarray(mine, dtype="float32"), np.asarray(theirs, dtype="float32")
     found = float(np.abs(mine - theirs).max()) / max(1.0, float(np.abs(theirs).max()))
     if not found <= tolerance:  # nor is nan
         raise WrongValuesError(f"values differ by {found:.1e} of the largest, more than {tolerance:.0e}")
@@ -186,7 +202,9 @@ def difference(
 ) -> float:
     """The largest difference to the expected values, in units of the tolerance's scale. Raises
     WrongValuesError for another number, shape or dtype of states."""
-    _, every = process.model(case.model)
+    _, every = process.of(case)
+    if case.mode == "train":
+        return _same_gradients(list(map(backends.to_numpy, result)), process.gradients(case))
     if case.points == OUTPUT:
         found, right = backends.tensors(result), expected[OUTPUT]
     else:
@@ -198,4 +216,16 @@ def difference(
     if len(found) != len(right):
         raise WrongValuesError(f"{len(found)} states where {len(right)} were asked for")
     pairs = zip(map(backends.to_numpy, found), right, strict=True)
-    return max((_same_values(mine, theirs, TOLERANCE) for mine, theirs in pairs), default=0.0)
+    tolerance = TOLERANCE[case.dtype]
+    return max((_same_values(mine, theirs, tolerance) for mine, theirs in pairs), default=0.0)
+
+
+def _same_gradients(mine: Sequence[Any], theirs: Sequence[Any]) -> float:
+    """The largest difference, in units of the largest gradient. Raises WrongValuesError."""
+    if [gradient.shape for gradient in mine] != [gradient.shape for gradient in theirs]:
+        raise WrongValuesError(f"{len(mine)} gradients, not those of the {len(theirs)} variables")
+    largest = max(float(np.abs(gradient).max()) for gradient in theirs)
+    found = max(float(np.abs(a - b).max()) for a, b in zip(mine, theirs, strict=True)) / largest
+    if not found <= GRADIENT_TOLERANCE:  # nor is nan
+        raise WrongValuesError(f"gradients differ by {found:.1e} of the largest")
+    return found

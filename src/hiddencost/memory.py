@@ -43,7 +43,8 @@ _T = TypeVar("_T")
 
 
 class Child:
-    """A process that keeps its state between calls; use as a context manager.
+    """A process that keeps its state between calls; use as a context manager. settings: what its environment
+    holds, the backend's settings among them.
 
     It is a fresh interpreter, or (`forked`) a fork of one that has imported the packages and done nothing
     else, which saves their import for each child after the first. All forked children of a process have
@@ -51,10 +52,10 @@ class Child:
     """
 
     def __init__(self, settings: dict[str, str], forked: bool = False) -> None:
-        self._settings = {**backends.SETTINGS, **settings}
+        self._settings = settings
         self._context: Any = multiprocessing.get_context("forkserver" if forked else "spawn")
         if forked:
-            self._context.set_forkserver_preload(list(backends.PACKAGES))
+            self._context.set_forkserver_preload(["hiddencost.backends.preload"])
 
     def __enter__(self) -> Child:
         before = {name: os.environ.get(name) for name in self._settings}
@@ -86,7 +87,8 @@ def heap(
     def read(child: Child, case: Case) -> list[Measurement]:
         return child.call(child_peak_heap, case)
 
-    yield from _guarded(lambda: Child(HEAP_SETTINGS, forked), job, "peak_heap_bytes", read, tell)
+    settings = {**_backend_settings(job), **HEAP_SETTINGS}
+    yield from _guarded(lambda: Child(settings, forked), job, "peak_heap_bytes", read, tell)
 
 
 def resident(job: Job, tell: Tell = lambda case: None) -> Iterator[Measurement | Environment]:
@@ -100,7 +102,12 @@ def resident(job: Job, tell: Tell = lambda case: None) -> Iterator[Measurement |
             Measurement(case=case, metric="peak_rss_sampled_bytes", values=(sampled,), block=job.block),
         ]
 
-    yield from _guarded(lambda: Child(RESIDENT_SETTINGS), job, "peak_rss_bytes", read, tell)
+    settings = {**_backend_settings(job), **RESIDENT_SETTINGS}
+    yield from _guarded(lambda: Child(settings), job, "peak_rss_bytes", read, tell)
+
+
+def _backend_settings(job: Job) -> dict[str, str]:
+    return backends.find(job.backend).settings(job.time.threads)
 
 
 def _guarded(
@@ -155,49 +162,50 @@ _state = _State()
 
 def child_start(job: Job) -> Environment:
     """Imports the packages in this process."""
-    _, threads = backends.start(job.time.threads)
+    _, threads = backends.start(job.backend, job.time.threads)
     _state.process = measure.Process(job.block, job.seed, job.time, fault=job.fault)
     _state.told = set()
-    return environment.capture(job.block, threads, own_load=environment.cores())
+    return environment.capture(job.block, threads, environment.cores(), job.backend)
 
 
 def _warm(case: Case) -> Case:
     """The case at the shape that it is warmed up with. Eager calls take a small one, so that the measured
-    call is the first that needs its memory; a compiled mode traces and compiles at the first call of each
-    shape, which is not what is measured, so it takes its own."""
-    return case.with_(batch=1, length=8) if case.mode == "eager" else case
+    call is the first that needs its memory; what traces and compiles at the first call of each shape takes
+    its own, as that is not what is measured."""
+    small = case.mode in ("eager", "eager_grad") and not backends.current().compiles_operations
+    return case.with_(batch=1, length=8) if small else case
 
 
-def _prepared(case: Case, warm: Case) -> tuple[Callable[[], Any], Any]:
-    """The call to measure, warmed up at the shape of `warm`, and its inputs on the device."""
+def _prepared(case: Case, warm: Case) -> tuple[Callable[[], Any], backends.Compiled, tuple[Any, ...]]:
+    """The call to measure, warmed up at the shape of `warm`; what it calls, and its inputs on the device."""
     process = _state.process
     if case.strategy == SINGLE_BLOCK:
         return _single_block(case, warm)
     skipped = strategies.find(case.strategy).skipped(case)
     if skipped:
         raise SkippedError(skipped)
-    run = backends.compile_(process.built(case), case.mode)
+    run = backends.compile_(process.built(case), case.mode, process.of(case)[0].model)
     for _ in range(WARM_CALLS if case.mode == "eager" else 1):
         run(backends.place(process.inputs(warm), case.mode, warm.batch))
     placed = backends.place(process.inputs(case), case.mode, case.batch)
     fault = process.fault(case)
     extra = fault.states if fault else 0
     if not extra:
-        return lambda: run(placed), placed
-    state = process.model(case.model)[1][0]
+        return lambda: run(placed), run, (placed,)
+    state = process.of(case)[1][0]
 
     def keeps() -> Any:
         kept = np.ones((extra, case.batch, case.length, state.width), "float32")
         return run(placed), kept[:0]
 
-    return keeps, placed
+    return keeps, run, (placed,)
 
 
-def _single_block(case: Case, warm: Case) -> tuple[Callable[[], Any], Any]:
+def _single_block(case: Case, warm: Case) -> tuple[Callable[[], Any], backends.Compiled, tuple[Any, ...]]:
     """The largest working set that no way of running the model can avoid: one block called by itself on
     its input, in this mode (blocks are alike, so the first stands for all)."""
     process = _state.process
-    loaded, every = process.model(case.model)
+    loaded, every = process.of(case)
     embeddings, block = every[0], every[1]
     step = steps_to(loaded.model, [block.tensor])[-1]
 
@@ -213,37 +221,36 @@ def _single_block(case: Case, warm: Case) -> tuple[Callable[[], Any], Any]:
         arguments, named = step.node.arguments.fill_in(values)
         return step.node.operation(*arguments, **named)
 
-    run = backends.Compiled(one_block, case.mode)
+    run = backends.Compiled(one_block, case.mode, loaded.model)
     run(*values_at(warm))
-    given = values_at(case)
-    return lambda: run(*given), given
+    given = tuple(values_at(case))
+    return lambda: run(*given), run, given
 
 
 def child_peak_heap(case: Case) -> list[Measurement]:
     """Peak heap over one call at the real shape, and the bytes returned."""
-    call, _keep = _prepared(case, _warm(case))
+    call, run, given = _prepared(case, _warm(case))
     peak, result = peak_heap(call)
     process = _state.process
     output = sum(backends.size_bytes(tensor) for tensor in backends.tensors(result))
     found = [
         process.measurement(case, "peak_heap_bytes", [peak]),
         process.measurement(case, "output_bytes", [output]),
+        *(process.measurement(case, name, [value]) for name, value in run.analysis(*given).items()),
     ]
     if case.strategy != SINGLE_BLOCK:
-        payload = measure.payload_bytes(case, process.model(case.model)[1])
+        payload = measure.payload_bytes(case, process.of(case)[1])
         found.append(process.measurement(case, "payload_bytes", [payload]))
     if case.strategy == REFERENCE and "weights" not in _state.told:
         _state.told.add("weights")
-        weights = process.model(case.model)[0].weights_bytes
-        found.append(
-            process.measurement(Case(model=case.model, strategy=REFERENCE), "weights_bytes", [weights])
-        )
+        weights = process.of(case)[0].weights_bytes
+        found.append(process.measurement(case.model_alone, "weights_bytes", [weights]))
     return found
 
 
 def child_ready(case: Case) -> None:
     """Warms the case up and keeps its call for `child_call`."""
-    _state.call, _ = _prepared(case, _warm(case))
+    _state.call = _prepared(case, _warm(case))[0]
 
 
 def child_call() -> None:

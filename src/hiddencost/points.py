@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from hiddencost.errors import UserError, nearest
 
 
@@ -23,11 +25,15 @@ class Point:
     index: int
     layer: Any
     tensor: Any
-    stack: str = "main"
 
     @property
     def width(self) -> int:
         return int(self.tensor.shape[-1])
+
+    @property
+    def token_bytes(self) -> int:
+        """Bytes of one token's state."""
+        return int(self.width * np.dtype(self.tensor.dtype).itemsize)
 
 
 def hidden_states(model: Any) -> tuple[Point, ...]:

@@ -87,13 +87,24 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         rotation, on the same inputs, and are paired with this case."""
         return self.with_(strategy=REFERENCE, points=OUTPUT, reduction="none")
 
+    @property
+    def model_alone(self) -> Case:
+        """The case of what is told of a model however it is called: loading it, its weights."""
+        return Case(
+            model=self.model,
+            strategy=REFERENCE,
+            backend=self.backend,
+            device=self.device,
+            dtype=self.dtype,
+        )
+
 
 class Measurement(msgspec.Struct, frozen=True, kw_only=True, tag="measurement", omit_defaults=True):
     """The raw values of one metric of one case in one process. Raises ValueError for what cannot have been
     measured: a number that is not finite, a negative one, a call without duration, places that do not match.
 
     metric: a name of METRICS, which carries the unit.
-    values: in the order taken. For `seconds`, entry i of every case of a group is from round i.
+    values: in the order taken.
     places: for `seconds`, where each value stands in the sequence of all calls of its group.
     state, reason: `ok`, or what happened instead of values, in a sentence.
     block: the process it came from; timings of one block share that process.
@@ -118,10 +129,11 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True, tag="measurement", 
 
 
 class Environment(msgspec.Struct, frozen=True, kw_only=True, tag="environment", omit_defaults=True):
-    """Where one process measured. `settings` are the variables and thread counts that it ran under;
-    `warnings` say what makes its timings unreliable."""
+    """Where one process measured, and with which backend. `settings` are the variables and thread counts
+    that it ran under; `warnings` say what makes its timings unreliable."""
 
     block: int
+    backend: str = "tensorflow"
     versions: dict[str, str]
     python: str
     system: str
@@ -194,6 +206,10 @@ METRICS = (
     Metric("peak_heap_bytes", "B", "most heap live at one time during one warm call (memray)"),
     Metric("peak_rss_bytes", "B", "growth of the resident set's high-water mark during one call (kernel)"),
     Metric("peak_rss_sampled_bytes", "B", "the same, by memory-profiler's sampler"),
+    Metric("compiled_temp_bytes", "B", "memory that the compiled program plans beside inputs and outputs"),
+    Metric("compiled_output_bytes", "B", "memory that the compiled program plans for its outputs"),
+    Metric("compiled_flops", "", "floating-point operations of the compiled program, as XLA counts them"),
+    Metric("compiled_operations", "", "operations of the traced graph, before it is optimized"),
     Metric("output_bytes", "B", "bytes of everything that the call returned"),
     Metric("payload_bytes", "B", "bytes of the hidden states asked for, from their shapes"),
     Metric("weights_bytes", "B", "bytes of the model's own weights"),

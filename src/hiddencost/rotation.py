@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 
 from hiddencost import backends, stats, strategies
-from hiddencost.grid import Fault, Task, Time
+from hiddencost.grid import COMPILED_MODES, Fault, Task, Time
 from hiddencost.measure import (
     Process,
     WrongValuesError,
@@ -92,7 +92,7 @@ def rotation(process: Process, tasks: Sequence[Task]) -> Iterator[Measurement]:
             continue
         times = process.measurement(r.case, "seconds", r.seconds, **capped)
         yield msgspec.structs.replace(times, places=tuple(r.places))
-        if r.case.mode in ("graph", "xla"):
+        if r.case.mode in COMPILED_MODES:
             yield process.measurement(r.case, "traces", [r.run.traces])
 
 
@@ -106,7 +106,7 @@ def _prepare(
         return
     process.tell(case)
     try:
-        process.model(case.model)
+        process.of(case)
         extraction, run, built = process.compiled(case)
         began = time.perf_counter()
         result = run(placed)
@@ -126,7 +126,7 @@ def _prepare(
         yield process.measurement(case, "first_call_seconds", [called], **notes)
     yield process.measurement(case, "max_abs_difference", [worst])
     yield process.measurement(case, "output_bytes", [output])
-    yield process.measurement(case, "payload_bytes", [payload_bytes(case, process.model(case.model)[1])])
+    yield process.measurement(case, "payload_bytes", [payload_bytes(case, process.of(case)[1])])
     ready.append(Ready(case, run, fault=process.fault(case)))
 
 
@@ -135,7 +135,7 @@ def _rounds(process: Process, ready: list[Ready], placed: Any, seconds: float) -
 
     Returns the notes for the records: how many rounds the precision wants, where time ended them.
     """
-    compiled = process.settings.threads == 1 and ready[0].case.mode in ("graph", "xla")
+    compiled = process.settings.threads == 1 and ready[0].case.mode in COMPILED_MODES
     gc.collect()
     gc.freeze()
     _round(ready, placed, [None] * len(ready), process.tell)

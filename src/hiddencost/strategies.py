@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hiddencost.chain import Step, start, steps_to
+from hiddencost.grid import COMPILED_MODES
 from hiddencost.points import Point
 from hiddencost.records import OUTPUT, REFERENCE, TWIN, Case
 
@@ -148,6 +149,7 @@ def on_request(model: Any, points: Sequence[Point], wanted: Sequence[Point]) -> 
 
     off = steps_to(model, model.outputs)
     on = steps_to(model, [*model.outputs, *(point.tensor for point in wanted)])
+    own, asked = [id(tensor) for tensor in model.outputs], [id(point.tensor) for point in wanted]
 
     class OnRequest(keras.Model):  # type: ignore[misc,unused-ignore]
         def __init__(self) -> None:
@@ -158,10 +160,8 @@ def on_request(model: Any, points: Sequence[Point], wanted: Sequence[Point]) -> 
             values = start(self.backbone, inputs)
             for step in on if output_hidden_states else off:
                 step.run(step.node.operation, values)
-            outputs = [values[id(tensor)] for tensor in model.outputs]
-            if not output_hidden_states:
-                return outputs
-            return outputs, [values[id(point.tensor)] for point in wanted]
+            outputs = [values[i] for i in own]
+            return (outputs, [values[i] for i in asked]) if output_hidden_states else outputs
 
     whole = OnRequest()
     if not wanted:
@@ -198,7 +198,7 @@ class Strategy:
 
 
 def _per_call_skipped(case: Case) -> str:
-    if case.mode in ("graph", "xla"):
+    if case.mode in (*COMPILED_MODES, "train"):
         return (
             "a compiled function builds the sub-model once, while it is traced; "
             "building and compiling at each call is measured by the growth suite"

@@ -42,6 +42,7 @@ from hiddencost.turns import Turns
 
 CATALOGUE = Catalogue(
     strategies=tuple(strategy.name for strategy in strategies.STRATEGIES),
+    check_backend=backends.check,
     check_model=models.check,
     max_length=models.max_length,
     blocks=models.blocks,
@@ -115,16 +116,18 @@ class Measured:
         """This process with its backend started, which is done at the first request."""
         if self._process is None:
             job = self.jobs[0]
-            seconds, threads = backends.start(job.time.threads)
+            seconds, threads = backends.start(job.backend, job.time.threads)
             self._process = measure.Process(job.block, job.seed, job.time, self.tell, self.turns, job.fault)
-            self.report(environment.capture(job.block, threads, own_load=threads["intra_op"]))
+            self.report(environment.capture(job.block, threads, threads["intra_op"], job.backend))
             for package, taken in seconds.items():
-                case = Case(model="import", strategy=package)
+                case = Case(model="import", strategy=package, backend=job.backend)
                 self.keep(self._process.measurement(case, "import_seconds", [taken]))
         return self._process
 
     def keep(self, record: Measurement | Environment) -> None:
         """Reports a record, and keeps a measurement for the test that asks for it."""
+        while self._process and self._process.loads:
+            self.report(self._process.loads.pop())
         self.report(record)
         if isinstance(record, Measurement):
             self._found[record.case, record.metric] = record
@@ -151,12 +154,8 @@ class Measured:
             for planned in self.jobs[0].tasks:  # a selection keeps its reference and its twin
                 if planned.case.group == group and planned.case.strategy in (REFERENCE, TWIN):
                     chosen.setdefault(planned.case, planned)
-            known = set(self.process.load_seconds)
             for record in rotation.rotation(self.process, list(chosen.values())):
                 self.keep(record)
-            for name in self.process.load_seconds.keys() - known:
-                case = Case(model=name, strategy=REFERENCE)
-                self.keep(self.process.measurement(case, "load_seconds", [self.process.load_seconds[name]]))
         return self._found[task.case, "seconds"]
 
     def _over_budget(self) -> str:

@@ -67,10 +67,10 @@ class Supervisor:
     progress: Progress
     pytest_arguments: Sequence[str] = ()
     case_timeout: float = CASE_TIMEOUT
-    nursery: Nursery | None = None  # forks the workers, where they are not fresh interpreters
+    nurseries: Mapping[str, Nursery] = field(default_factory=dict)  # fork the workers of each backend, if any
     bench: Path = field(default_factory=bench_folder)
     _lock: threading.Lock = field(default_factory=threading.Lock)
-    _rotated: dict[int, float] = field(default_factory=dict)  # seconds of all timed calls, by block
+    _rotated: dict[tuple[str, int], float] = field(default_factory=dict)  # seconds of timed calls, by block
     _left_out: set[Case] = field(default_factory=set)
     _alive: set[Worker] = field(default_factory=set)
     _stopped: bool = False
@@ -86,25 +86,35 @@ class Supervisor:
         return _until_interrupted([self], work)
 
     def _work_in_turn(self, jobs: Sequence[Job]) -> None:
-        """Timing blocks. Where the grid has a budget, the first shows how long a block takes besides its
-        rotations (starting, tracing, compiling), and the rotations of the others get what is left."""
-        began, scale = time.perf_counter(), 1.0
+        """Timing blocks. Where the grid has a budget, a backend's first shows how long a block takes besides
+        its rotations (starting, tracing, compiling), and the rotations of the others get what is left."""
+        scales: dict[str, float] = {}
+        spent: dict[str, float] = {}
         for number, job in enumerate(jobs, start=1):
-            block_began = time.perf_counter()
+            began, backend = time.perf_counter(), job.backend
+            scale = scales.get(backend, 1.0)
             kept = paced(job, scale, self._left_out)
             if len(kept.tasks) < len(job.tasks):
                 self.progress.done("left out", len(job.tasks) - len(kept.tasks))
             self._work([kept])
-            now, left = time.perf_counter(), len(jobs) - number
-            rotated = self._rotated.get(job.block, 0.0)
+            taken = time.perf_counter() - began
+            spent[backend] = spent.get(backend, 0.0) + taken
+            left = sum(other.backend == backend for other in jobs[number:])
+            rotated = self._rotated.get((backend, job.block), 0.0)
             if job.time.budget is not None and left and rotated:
-                budget = job.time.budget * len(jobs) / job.time.blocks
-                besides = now - block_began - rotated
-                wanted = (budget - (now - began)) / left - besides
-                scale = min(max(scale * wanted / rotated, LEAST_SCALE), MOST_SCALE)
+                planned = sum(other.backend == backend for other in jobs)
+                budget = job.time.budget * planned / job.time.blocks
+                wanted = (budget - spent[backend]) / left - (taken - rotated)
+                scales[backend] = min(max(scale * wanted / rotated, LEAST_SCALE), MOST_SCALE)
 
     def _work_side_by_side(self, jobs: Sequence[Job]) -> None:
-        hands = [hand for i in range(MEMORY_WORKERS) if (hand := jobs[i::MEMORY_WORKERS])]
+        by_backend = {job.backend: [other for other in jobs if other.backend == job.backend] for job in jobs}
+        hands = [
+            hand
+            for alike in by_backend.values()
+            for i in range(MEMORY_WORKERS)
+            if (hand := alike[i::MEMORY_WORKERS])
+        ]
         with ThreadPoolExecutor(MEMORY_WORKERS) as pool:
             try:
                 list(pool.map(self._work, hands))
@@ -124,7 +134,7 @@ class Supervisor:
         attempt = 0
         while jobs and not self._stopped:
             left = _all_of(jobs)
-            name = f"block-{jobs[0].block}" + (f"-again-{attempt}" if attempt else "")
+            name = jobs[0].name + (f"-again-{attempt}" if attempt else "")
             end = self._worker(jobs, name, left)
             if self._stopped or self.pytest_arguments or not left:
                 return
@@ -135,7 +145,7 @@ class Supervisor:
     def _work_by_turns(self, job: Job, turns: Mapping[str, int], leads: bool) -> None:
         """Measures the job in one process that takes turns with another one. Where it ends early, nothing is
         measured again: what is left has the reason."""
-        left, name = _all_of([job]), f"block-{job.block}"
+        left, name = _all_of([job]), job.name
         end = self._worker([job], name, left, turns, ["--leads"] if leads else [])
         if left and not self._stopped:
             self._note(replace(end, case=None), name, left)
@@ -212,8 +222,8 @@ class Supervisor:
         arguments += [f"--jobs={jobs_file}", f"--doing={folder / 'logs' / name}.doing", *options]
         arguments += [f"--benchmark-storage=file://{folder / 'pytest-benchmark'}"]  # not in the user's folder
         arguments += [f"--benchmark-json={folder / 'pytest-benchmark' / name}.json", *self.pytest_arguments]
-        if self.nursery:
-            return self.nursery.start(arguments, pipes, log_file)
+        if self.nurseries:
+            return self.nurseries[jobs[0].backend].start(arguments, pipes, log_file)
         numbers = [f"{option}={descriptor}" for option, descriptor in pipes.items()]
         return subprocess.Popen(
             [sys.executable, "-m", "pytest", *numbers, *arguments],
@@ -236,7 +246,8 @@ class Supervisor:
             if OVER_BUDGET in record.notes:
                 self._left_out.add(record.case)
             if record.metric == "seconds":
-                self._rotated[record.block] = self._rotated.get(record.block, 0.0) + sum(record.values)
+                which = record.case.backend, record.block
+                self._rotated[which] = self._rotated.get(which, 0.0) + sum(record.values)
             key = (record.case, record.metric, record.block)
             if key in left:
                 del left[key]

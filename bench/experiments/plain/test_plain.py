@@ -17,7 +17,7 @@ TASKS = [task for task in grid.timed_jobs(PLANNED)[0].tasks if task.case.strateg
 
 @pytest.fixture(scope="module")
 def process():
-    backends.start(PLANNED.time.threads)
+    backends.start("tensorflow", PLANNED.time.threads)
     return measure.Process(0, 1, PLANNED.time)
 
 

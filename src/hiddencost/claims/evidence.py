@@ -14,7 +14,7 @@ from typing import Literal
 import msgspec
 
 from hiddencost.formatting import listed, quantity, some
-from hiddencost.grid import MODES
+from hiddencost.grid import ALL_MODES
 from hiddencost.records import Answer, AnswerWord, Case, Figure, Run
 from hiddencost.stats import FEW_BLOCKS, Table, judge
 
@@ -75,7 +75,7 @@ def in_order(cases: Iterable[Case]) -> list[Case]:
     Cases that differ only in the way keep their order."""
 
     def key(case: Case) -> tuple[object, ...]:
-        mode = MODES.index(case.mode) if case.mode in MODES else len(MODES)
+        mode = ALL_MODES.index(case.mode) if case.mode in ALL_MODES else len(ALL_MODES)
         sizes = (case.length, case.batch, case.examples or 0, case.layers or 0, case.position or 0)
         return case.model, case.backend, case.device, case.dtype, mode, *sizes
 

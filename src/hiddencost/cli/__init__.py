@@ -97,9 +97,11 @@ def _axis(
 @_axis("--model", "model", "Models (see `hiddencost models`)")
 @_axis("--strategy", "strategy", "Strategies (see `hiddencost strategies`)")
 @_axis("--points", "points", "Hidden states: last, middle, last_four, all, block_3, -1")
-@_axis("--mode", "mode", "Modes: eager, graph, xla, predict")
+@_axis("--backend", "backend", "Backends: tensorflow, jax, torch")
+@_axis("--mode", "mode", "Modes: eager, graph, xla, jit, compile, predict")
 @_axis("--batch", "batch", "Batch sizes", int)
 @_axis("--seq", "length", "Sequence lengths", int)
+@_axis("--dtype", "dtype", "Number formats: float32, bfloat16, mixed_bfloat16")
 @click.option("--blocks", type=int, help="Timing processes, each measuring everything once.")
 @click.option("--seconds", type=float, help="Most seconds that a group's rotation takes in a block.")
 @click.option(
@@ -113,7 +115,7 @@ def _axis(
     show_default=True,
     help="Seconds after which a case that hangs is given up.",
 )
-@click.option("--threads", type=int, help="Threads for one operation (TensorFlow's intra-op pool).")
+@click.option("--threads", type=int, help="Threads for one operation.")
 @click.option(
     "--resume",
     type=click.Path(path_type=Path),
@@ -146,7 +148,7 @@ def run(
 
     source = grid.grid_path(grid_name)
     planned, text = grid.read(source)
-    axes = {name: overrides[name] for name in grid.AXES if overrides[name] is not None}
+    axes = {name: overrides[name] for name in ("backend", *grid.AXES) if overrides[name] is not None}
     names = ("blocks", "precision", "seconds", "budget", "threads")
     time = {name: overrides[name] for name in names if overrides[name] is not None}
     grid.check(planned, CATALOGUE, f"grid {source}")

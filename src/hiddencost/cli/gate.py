@@ -232,20 +232,26 @@ def _run_sides(
     memory: Sequence[grid.Job],
     fault: grid.Fault | None,
 ) -> None:
+    from hiddencost import backends
     from hiddencost.nursery import Nursery
     from hiddencost.supervise import Supervisor, side_by_side
 
     head = header(planned, text, [*timed, *memory])
     with ExitStack() as stack:
         bar = stack.enter_context(progress(2 * sum(len(job.tasks) for job in [*timed, *memory])))
-        supervisors, nurseries = [], []
+        supervisors: list[Supervisor] = []
+        nurseries: list[Nursery] = []
         for name, side in zip(("before", "after"), sides, strict=True):
             writer = store.Writer(folder / name, msgspec.structs.replace(head, git_commit=side.name))
             stack.callback(writer.close)
-            log = stack.enter_context(open(folder / name / "nursery.log", "wb"))
-            nurseries.append(Nursery(side.python, side.environment, log))
-            stack.callback(nurseries[-1].close)
-            supervisors.append(Supervisor(writer, bar, nursery=nurseries[-1], bench=side.bench))
+            mine: dict[str, Nursery] = {}
+            for backend in dict.fromkeys(job.backend for job in [*timed, *memory]):
+                log = stack.enter_context(open(folder / name / f"nursery-{backend}.log", "wb"))
+                settings = backends.find(backend).settings(planned.time.threads)
+                mine[backend] = Nursery(side.python, {**side.environment, **settings}, log)
+                stack.callback(mine[backend].close)
+            nurseries += mine.values()
+            supervisors.append(Supervisor(writer, bar, nurseries=mine, bench=side.bench))
         for nursery in nurseries:
             nursery.await_ready()
         before, after = supervisors

@@ -7,7 +7,15 @@ from collections.abc import Iterator, Mapping
 from hiddencost.records import Case, Change, Run
 
 Reasons = Mapping[tuple[Case, str], str]
-EXACT = ("peak_heap_bytes", "payload_bytes", "traces")
+EXACT = (
+    "peak_heap_bytes",
+    "payload_bytes",
+    "traces",
+    "compiled_temp_bytes",
+    "compiled_output_bytes",
+    "compiled_flops",
+    "compiled_operations",
+)
 """Metrics that do not vary."""
 GATED = ("seconds", "lookup_seconds", *EXACT)
 GONE = "measured before, and not after"

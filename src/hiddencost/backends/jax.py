@@ -1,0 +1,94 @@
+"""JAX: `eager`, `jit`, `train` (jitted)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from hiddencost.backends.base import Backend
+
+
+class _Jitted:
+    """A jitted function of trainable and other variables, tensors and flags, called with the last two. The
+    variables' values are read once: that of each call would be a tenth of a millisecond of Python."""
+
+    def __init__(self, jitted: Any, variables: Sequence[Sequence[Any]]) -> None:
+        self.jitted = jitted
+        self._variables = variables
+        self._values = self._read()
+
+    def _read(self) -> tuple[list[Any], ...]:
+        return tuple([variable.value for variable in some] for some in self._variables)
+
+    def given(self, arguments: Sequence[Any]) -> tuple[Any, ...]:
+        if self._values[0][0].is_deleted():  # Keras's predict takes a model's buffers and gives it new ones
+            self._values = self._read()
+        flags = tuple(argument for argument in arguments if isinstance(argument, bool))
+        return *self._values, tuple(arguments[: len(arguments) - len(flags)]), flags
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self.jitted(*self.given(arguments))
+
+
+class Jax(Backend):
+    name = "jax"
+    packages = ("jax", "keras", "keras_hub")
+    predicts_in = "jit"
+    compiles_operations = True
+
+    def settings(self, threads: int) -> dict[str, str]:
+        """XLA's pool for a CPU has as many threads as PJRT_NPROC says when JAX starts."""
+        one = {"XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"} if threads == 1 else {}
+        return {**super().settings(threads), **one, "JAX_PLATFORMS": "cpu", "PJRT_NPROC": str(threads)}
+
+    def set_threads(self, threads: int) -> dict[str, int]:
+        return {"intra_op": threads}
+
+    def compiled(
+        self, run: Callable[..., Any], mode: str, model: Any, traced: Callable[[], None]
+    ) -> Callable[..., Any]:
+        """Under `jit` the variables are arguments, as Keras's own training and prediction give them: what a
+        function closes over becomes part of the program."""
+        if mode == "eager":
+            return run
+        import jax
+        import keras
+
+        variables = model.trainable_variables, model.non_trainable_variables
+
+        def pure(trainable: Any, others: Any, tensors: Any, flags: tuple[bool, ...]) -> Any:
+            traced()
+            mapping = zip([*variables[0], *variables[1]], [*trainable, *others], strict=True)
+            with keras.StatelessScope(state_mapping=list(mapping)):
+                return run(*tensors, *flags)
+
+        whole = jax.grad(pure) if mode == "train" else pure
+        return _Jitted(jax.jit(whole, static_argnums=3), variables)
+
+    def analysis(self, compiled: Callable[..., Any], arguments: Sequence[Any]) -> dict[str, float]:
+        """XLA's plan: exact, and the same at each compilation."""
+        if not isinstance(compiled, _Jitted):
+            return {}
+        program = compiled.jitted.lower(*compiled.given(arguments)).compile()
+        memory, cost = program.memory_analysis(), program.cost_analysis()
+        return {
+            "compiled_temp_bytes": memory.temp_size_in_bytes,
+            "compiled_output_bytes": memory.output_size_in_bytes,
+            "compiled_flops": cost["flops"],
+        }
+
+    def synchronize(self, tensors: Sequence[Any]) -> None:
+        """Calls return before their work is done: dispatch is asynchronous."""
+        import jax
+
+        jax.block_until_ready(tensors)
+
+    def place(self, inputs: dict[str, Any]) -> Any:
+        import jax
+
+        return jax.device_put(inputs)
+
+    def to_numpy(self, tensor: Any) -> Any:
+        import numpy as np
+
+        return np.asarray(tensor)

@@ -1,0 +1,68 @@
+"""torch: `eager` and `compile` (inductor) without gradients; `eager_grad`, the bare call, which records the
+graph that a backward pass would need; `train`, with the backward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from hiddencost.backends.base import Backend
+
+
+class Torch(Backend):
+    name = "torch"
+    packages = ("torch", "keras", "keras_hub")
+    predicts_in = "eager"
+
+    def settings(self, threads: int) -> dict[str, str]:
+        return {**super().settings(threads), "OMP_NUM_THREADS": str(threads)}
+
+    def set_threads(self, threads: int) -> dict[str, int]:
+        import torch
+
+        torch.set_num_threads(threads)
+        torch.set_num_interop_threads(1)
+        return {"intra_op": threads, "inter_op": 1}
+
+    def compiled(
+        self, run: Callable[..., Any], mode: str, model: Any, traced: Callable[[], None]
+    ) -> Callable[..., Any]:
+        import torch
+
+        if mode == "eager_grad":
+            return run
+        if mode == "train":
+            variables = [variable.value for variable in model.trainable_variables]
+            return lambda *arguments: torch.autograd.grad(run(*arguments), variables, materialize_grads=True)
+        inner = run
+        if mode == "compile":
+            inductor = torch._dynamo.lookup_backend("inductor")
+
+            def counted(graph: Any, examples: Any) -> Any:
+                traced()
+                return inductor(graph, examples)
+
+            inner = torch.compile(run, backend=counted, dynamic=False)
+
+        def without_gradients(*arguments: Any) -> Any:
+            with torch.no_grad():
+                return inner(*arguments)
+
+        return without_gradients
+
+    def synchronize(self, tensors: Sequence[Any]) -> None:
+        """Calls on a CPU return when they are done."""
+
+    def place(self, inputs: dict[str, Any]) -> Any:
+        import torch
+
+        return {name: torch.from_numpy(array) for name, array in inputs.items()}
+
+    def to_numpy(self, tensor: Any) -> Any:
+        import ml_dtypes
+        import torch
+
+        host = tensor.detach().cpu()
+        if host.dtype == torch.bfloat16:  # which NumPy has from elsewhere
+            return host.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+        return host.numpy()
