@@ -50,9 +50,7 @@ def test_times_are_paired_in_both_blocks_and_the_sub_model_takes_about_half(smok
     timed = table.cases("seconds")
     for case in timed:
         mine, theirs = table.blocks(case, "seconds"), table.blocks(case.group, "seconds")
-        often = (
-            1 if case.strategy in (REFERENCE, TWIN) else CONTROL_CALLS
-        )  # the reference is called more often
+        often = 1 if case.strategy in (REFERENCE, TWIN) else CONTROL_CALLS
         assert {block: often * len(values) for block, values in mine.items()} == {
             block: len(values) for block, values in theirs.items()
         }

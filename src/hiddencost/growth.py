@@ -19,7 +19,6 @@ def growth_call(process: Process, case: Case) -> tuple[Callable[[], Any], Callab
     """
     gc.collect()  # what earlier groups left behind would be freed in the middle of the calls
     placed = backends.place(process.inputs(case), case.mode, case.batch)
-    loaded, _ = process.of(case)
     if case.strategy == "on_request":
         return _on_request_alternating(process, case, placed)
     if case.strategy == "functional_submodel_per_call" and case.mode != "eager":
@@ -27,15 +26,14 @@ def growth_call(process: Process, case: Case) -> tuple[Callable[[], Any], Callab
 
         def rebuilt() -> Any:
             nonlocal traces
-            built = process.built(case.with_(strategy="functional_submodel"))
-            run = backends.compile_(built, case.mode, loaded.model)
+            _, run, _ = process.compiled(case.with_(strategy="functional_submodel"))
             result = run(placed)
             backends.synchronize(result)
             traces += run.traces
             return result
 
         return rebuilt, lambda: traces
-    run = backends.compile_(process.built(case), case.mode, loaded.model)
+    _, run, _ = process.compiled(case)
 
     def call() -> Any:
         result = run(placed)

@@ -89,11 +89,14 @@ class Process:
         """The cases in this block's order."""
         return self.generator(what).sample(list(cases), len(cases))
 
+    def wanted(self, case: Case) -> tuple[points.Point, ...]:
+        """The points that a case asks for, none where it is the model's own outputs. Raises UserError."""
+        return () if case.points == OUTPUT else points.select(self.of(case)[1], case.points)
+
     def built(self, case: Case) -> strategies.Extraction:
         """The case's strategy on its model. Raises UserError when the model lacks the points."""
         loaded, every = self.of(case)
-        wanted = () if case.points == OUTPUT else points.select(every, case.points)
-        extraction = strategies.find(case.strategy).build(loaded.model, every, wanted)
+        extraction = strategies.find(case.strategy).build(loaded.model, every, self.wanted(case))
         return strategies.with_mean(loaded.model, extraction) if case.reduction == "mean" else extraction
 
     def compiled(self, case: Case) -> tuple[strategies.Extraction, backends.Compiled, float | None]:
@@ -125,10 +128,9 @@ class Process:
 
     def gradients(self, case: Case) -> list[Any]:
         """Those of a case in mode `train`, its loss taken of the values computed layer by layer."""
-        loaded, every = self.of(case)
-        points_ = () if case.points == OUTPUT else points.select(every, case.points)
-        targets = [point.tensor for point in points_] or list(loaded.model.outputs)
-        run = backends.gradients(lambda inputs: layer_by_layer(loaded.model, inputs, targets), loaded.model)
+        model = self.of(case)[0].model
+        targets = [point.tensor for point in self.wanted(case)] or list(model.outputs)
+        run = backends.gradients(lambda inputs: layer_by_layer(model, inputs, targets), model)
         found = run(backends.place(self.inputs(case), case.mode, case.batch))
         return [backends.to_numpy(gradient) for gradient in found]
 

@@ -240,7 +240,6 @@ def _run_sides(
     with ExitStack() as stack:
         bar = stack.enter_context(progress(2 * sum(len(job.tasks) for job in [*timed, *memory])))
         supervisors: list[Supervisor] = []
-        nurseries: list[Nursery] = []
         for name, side in zip(("before", "after"), sides, strict=True):
             writer = store.Writer(folder / name, msgspec.structs.replace(head, git_commit=side.name))
             stack.callback(writer.close)
@@ -250,10 +249,10 @@ def _run_sides(
                 settings = backends.find(backend).settings(planned.time.threads)
                 mine[backend] = Nursery(side.python, {**side.environment, **settings}, log)
                 stack.callback(mine[backend].close)
-            nurseries += mine.values()
             supervisors.append(Supervisor(writer, bar, nurseries=mine, bench=side.bench))
-        for nursery in nurseries:
-            nursery.await_ready()
+        for supervisor in supervisors:
+            for nursery in supervisor.nurseries.values():
+                nursery.await_ready()
         before, after = supervisors
         how = side_by_side(before, after, timed, memory, fault)
     if how == "interrupted":
