@@ -12,6 +12,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from hiddencost.claims import sound
+from hiddencost.plots.backends import backends
 from hiddencost.plots.dataset import dataset_growth, payload
 from hiddencost.plots.growth import growth
 from hiddencost.plots.latency import latency_batch, latency_length
@@ -59,6 +60,7 @@ PLOTS: tuple[Plot, ...] = (
     Plot("latency_length", latency_length, "How does the time of a call grow with the sequence length?"),
     Plot("latency_batch", latency_batch, "How does the time of a call grow with the batch size?"),
     Plot("overhead", overhead, "What does each way cost over a plain forward pass, mode by mode?"),
+    Plot("backends", backends, "How do the backends compare, mode by mode?"),
     Plot("overhead_shapes", overhead_shapes, "Does that cost depend on the shape?"),
     Plot("memory_length", memory_length, "How does peak memory grow with the sequence length?"),
     Plot("memory_batch", memory_batch, "How does peak memory grow with the batch size?"),

@@ -11,9 +11,9 @@ from hiddencost.plots.style import COLOURS, MARKERS
 from hiddencost.records import REFERENCE, Case
 from hiddencost.stats import RESOLVED, Table
 
-MODES = ("graph", "xla", "eager", "predict")
+MODES = ("graph", "jit", "compile", "xla", "eager", "predict")
 """Which mode a title speaks of, when it can choose."""
-SHOWN = ("eager", "graph", "xla", "predict")
+SHOWN = ("eager", "eager_grad", "graph", "xla", "jit", "compile", "predict", "train")
 """The order in which panels of modes stand."""
 FEWEST = 3
 """A line with fewer values is no sweep."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from hiddencost.formatting import listed
 from hiddencost.plots import choose, parts, style
@@ -18,9 +17,6 @@ ROW = 0.205
 HEADING = 0.42
 AXIS = 0.5
 VALUES = 0.5
-LOWEST, HIGHEST = 0.4, 1.5
-"""Ratios beyond these are drawn as arrows at the edge, so that 0.5 and 1.05 stay apart from 1."""
-TICKS = ((0.5, 0.7, 1.0, 1.3), (0.8, 0.9, 1.0, 1.1, 1.2), (0.9, 0.95, 1.0, 1.05))
 MOST_SHAPES = 4
 CAPPED = " Capped: time ended before the wanted precision."
 CAPTION = (
@@ -117,7 +113,7 @@ def _forest(table: Table, columns: Sequence[Column], spoken: Sequence[Column], s
     )
     left = parts.EDGE + 0.1 + max(map(parts.text_width, names))
     cell = (parts.WIDTH - left - 0.05) / len(columns)
-    low, high = _limits(verdicts.values())
+    low, high = parts.ratio_limits(verdicts.values())
     for place, column in enumerate(columns):
         ax = sheet.axes(left + place * cell, HEADING, cell - VALUES, ROW * len(rows))
         _frame(ax, rows, names if place == 0 else None, low, high)
@@ -131,25 +127,12 @@ def _forest(table: Table, columns: Sequence[Column], spoken: Sequence[Column], s
     return sheet.figure
 
 
-def _limits(verdicts: Iterable[Verdict]) -> tuple[float, float]:
-    """The range of the ratios, around 1 at least, cut at LOWEST and HIGHEST."""
-    known = [verdict.comparison.ratio for verdict in verdicts if verdict.comparison]
-    low = min([0.9, *(value for value in known if value >= LOWEST)])
-    high = max([1.1, *(value for value in known if value <= HIGHEST)])
-    return low * 0.94, high * 1.06
-
-
 def _frame(
     ax: Axes, rows: Sequence[choose.Row], names: Sequence[str] | None, low: float, high: float
 ) -> None:
     """Axes without data: rows named at the left, shaded by strategy, ratios on a log scale."""
-    ax.set_xscale("log")
-    ax.set_xlim(low, high)
+    parts.ratio_axis(ax, low, high)
     parts.rows(ax, rows, names)
-    within = [[tick for tick in ticks if low <= tick <= high] for ticks in TICKS]
-    ax.xaxis.set_major_locator(FixedLocator(next((ticks for ticks in within if len(ticks) > 2), within[0])))
-    ax.xaxis.set_minor_locator(NullLocator())
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: parts.number(value)))
     ax.set_xlabel("time / reference")
 
 
@@ -185,23 +168,7 @@ def _row(
     if comparison is None:
         parts.value(ax, height, state, VALUES, color=style.QUIET, style="italic")
         return
-    shade = style.colour(row.strategy)
-    if comparison.low is not None and comparison.high is not None:
-        ends = [min(max(end, low), high) for end in (comparison.low, comparison.high)]
-        ax.plot(ends, [height, height], color=shade, linewidth=1.6, zorder=4, gid="interval")
-    inside = low <= comparison.ratio <= high
-    ax.plot(
-        [min(max(comparison.ratio, low), high)],
-        [height],
-        marker=style.marker(row.points) if inside else (">" if comparison.ratio > high else "<"),
-        color=shade,
-        markeredgecolor="white",
-        markeredgewidth=0.5,
-        markersize=4.8,
-        clip_on=False,
-        zorder=5,
-        gid="ratio",
-    )
+    parts.dot(ax, height, comparison, style.colour(row.strategy), style.marker(row.points), low, high)
     outside = verdict.word in ("slower", "faster")
     parts.value(
         ax,

@@ -15,6 +15,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from hiddencost.plots import style
 from hiddencost.plots.choose import Row
+from hiddencost.records import Comparison, Verdict
 
 WIDTH = 8.4
 """Inches: the width of a README."""
@@ -26,6 +27,10 @@ KEY = 0.2
 """Inches that the row of line styles takes."""
 GUTTER = 0.12
 ROOM_BELOW = 0.78
+
+LOWEST, HIGHEST = 0.4, 1.5
+"""Ratios beyond these are drawn as arrows at the edge, so that 0.5 and 1.05 stay apart from 1."""
+RATIO_TICKS = ((0.5, 0.7, 1.0, 1.3), (0.8, 0.9, 1.0, 1.1, 1.2), (0.9, 0.95, 1.0, 1.05))
 
 Item = TypeVar("Item")
 Dashes = Literal["-"] | tuple[float, tuple[float, ...]]
@@ -230,6 +235,46 @@ def value(ax: Axes, height: float, text: str, room: float, **looks: Any) -> None
         va="center",
         fontsize=style.SMALL,
         **looks,
+    )
+
+
+def ratio_limits(verdicts: Iterable[Verdict]) -> tuple[float, float]:
+    """The range of the ratios, around 1 at least, cut at LOWEST and HIGHEST."""
+    known = [verdict.comparison.ratio for verdict in verdicts if verdict.comparison]
+    low = min([0.9, *(value for value in known if value >= LOWEST)])
+    high = max([1.1, *(value for value in known if value <= HIGHEST)])
+    return low * 0.94, high * 1.06
+
+
+def ratio_axis(ax: Axes, low: float, high: float) -> None:
+    """Ratios from left to right on a log scale."""
+    ax.set_xscale("log")
+    ax.set_xlim(low, high)
+    within = [[tick for tick in ticks if low <= tick <= high] for ticks in RATIO_TICKS]
+    ax.xaxis.set_major_locator(FixedLocator(next((ticks for ticks in within if len(ticks) > 2), within[0])))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+
+
+def dot(
+    ax: Axes, height: float, comparison: Comparison, shade: str, marker: str, low: float, high: float
+) -> None:
+    """A ratio with its interval; an arrow at the edge where it lies beyond `low` or `high`."""
+    if comparison.low is not None and comparison.high is not None:
+        ends = [min(max(end, low), high) for end in (comparison.low, comparison.high)]
+        ax.plot(ends, [height, height], color=shade, linewidth=1.6, zorder=4, gid="interval")
+    inside = low <= comparison.ratio <= high
+    ax.plot(
+        [min(max(comparison.ratio, low), high)],
+        [height],
+        marker=marker if inside else (">" if comparison.ratio > high else "<"),
+        color=shade,
+        markeredgecolor="white",
+        markeredgewidth=0.5,
+        markersize=4.8,
+        clip_on=False,
+        zorder=5,
+        gid="ratio",
     )
 
 
