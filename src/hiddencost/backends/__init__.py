@@ -6,13 +6,13 @@ first in the process, so that threads are set before it starts.
 
 from __future__ import annotations
 
-import importlib.abc
 import importlib.util
 import math
 import os
 import sys
 import time
 from collections.abc import Callable
+from importlib.machinery import PathFinder
 from typing import Any
 
 from hiddencost.backends.base import Backend
@@ -42,24 +42,23 @@ def current() -> Backend:
     return _started[0]
 
 
-class _Hidden(importlib.abc.MetaPathFinder):
-    """Makes packages look as if they were not installed. (None in `sys.modules` would do it too, but scipy
-    looks there for torch, and takes what it finds for the package.)"""
+def _hide(packages: set[str]) -> None:
+    """Makes packages look as if they were not installed, once for the process. (None in `sys.modules` would
+    do it too, but scipy looks there for torch, and takes what it finds for the package.)"""
 
-    def __init__(self, packages: set[str]) -> None:
-        self.packages = packages
+    class Others(PathFinder):
+        @classmethod
+        def find_spec(cls, fullname: str, *where: Any, **named: Any) -> Any:
+            return None if fullname in packages else super().find_spec(fullname, *where, **named)
 
-    def find_spec(self, fullname: str, path: object = None, target: object = None) -> None:
-        if fullname in self.packages:
-            raise ModuleNotFoundError(f"No module named '{fullname}'", name=fullname)
+    sys.meta_path[:] = [Others if finder is PathFinder else finder for finder in sys.meta_path]
 
 
 def import_packages(name: str) -> dict[str, float]:
     """Imports what is not imported yet; the seconds that each took. The environment holds the backend's
     settings. KerasHub would import any other framework that it finds, and two in a process get in each
     other's way: they are hidden from it."""
-    if not any(isinstance(finder, _Hidden) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _Hidden({other.name for other in BACKENDS} - {name}))
+    _hide({other.name for other in BACKENDS} - {name})
     seconds: dict[str, float] = {}
     for package in find(name).packages:
         if package in sys.modules:

@@ -151,7 +151,8 @@ def run(
     axes = {name: overrides[name] for name in ("backend", *grid.AXES) if overrides[name] is not None}
     names = ("blocks", "precision", "seconds", "budget", "threads")
     time = {name: overrides[name] for name in names if overrides[name] is not None}
-    grid.check(planned, CATALOGUE, f"grid {source}")
+    unused = "backend" in axes  # and need not be installed
+    grid.check(planned, grid.without_backends(CATALOGUE) if unused else CATALOGUE, f"grid {source}")
     planned = grid.override(planned, axes, time)
     grid.check(planned, CATALOGUE, "command line")
     timed, memory = grid.timed_jobs(planned), grid.memory_jobs(planned)
