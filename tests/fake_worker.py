@@ -4,9 +4,10 @@
 
 Every task yields its metric after SECONDS, by a clock on which a call takes 1 s: on a side `after`, and in a
 run that is no side, as many times longer as the variable FAKE says of its strategy (JSON; `STRATEGY again`
-for what is measured again); the bytes likewise. A case whose strategy is `dies`, `hangs`, `eats` (as if
-killed for want of memory) or `fails` (exits with code 3) ends as its name says; `stumbles` dies once, when
-part of its group is reported.
+for what is measured again); the bytes likewise. A case whose strategy is `dies`, `hangs`,
+`eats` (as if killed for want of memory), `fails` (exits with code 3) or `fills` (reports that a device's
+memory is full, and asks for a new worker) ends as its name says; `stumbles` dies once, when part of its group
+is reported.
 """
 
 import json
@@ -20,7 +21,7 @@ from pathlib import Path
 import msgspec
 
 from hiddencost import environment, store
-from hiddencost.doing import Doing, end_with
+from hiddencost.doing import START_ANEW, Doing, end_with
 from hiddencost.grid import METRIC_OF_SUITE, ROTATED, Job
 from hiddencost.records import Measurement
 
@@ -35,6 +36,16 @@ def main(jobs_file, report, lifeline, doing_file, seconds, *options):
                 doing.tell(task.case)
                 time.sleep(float(seconds))
                 ending(task.case.strategy)
+                if task.case.strategy == "fills":
+                    full = Measurement(
+                        case=task.case,
+                        metric=METRIC_OF_SUITE[task.suite],
+                        state="out_of_memory",
+                        reason="RESOURCE_EXHAUSTED",
+                        block=job.block,
+                    )
+                    os.write(int(report), store.encode(full))
+                    os._exit(START_ANEW)
             for place, task in enumerate(group):
                 folder = Path(doing_file).parent.parent
                 side = {"before": 0, "after": 1}.get(folder.name)

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 from tests_data import small_run
 
-from hiddencost import cli, models, store
+from hiddencost import backends, cli, models, store
 
 
 def call(*arguments):
@@ -58,6 +58,19 @@ def test_bad_input_to_run_is_one_line(tmp_path, arguments, line):
     found = refused("run", *grid, "--out", str(tmp_path / "run"), *arguments)
     assert found == line
     assert not (tmp_path / "run").exists()
+
+
+def test_a_gpu_that_is_not_there_is_told_before_anything_runs(tmp_path, monkeypatch):
+    monkeypatch.setattr(backends, "GPUS", tmp_path / "nvidia0")
+    out = ("--out", str(tmp_path / "run"))
+    line = (
+        f"device 'gpu': this machine shows no NVIDIA GPU ({tmp_path}/nvidia0); leave it out, or --device cpu"
+    )
+    assert refused("run", "--grid", "smoke", "--device", "gpu", *out) == line
+    assert not (tmp_path / "run").exists()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.toml").write_text('name = "mine"\ndevice = ["gpu"]')
+    assert refused("run", "--grid", "mine.toml", *out) == line
 
 
 def test_an_unknown_option_is_told_with_the_nearest_one():

@@ -1,14 +1,13 @@
 """Grids: what they plan, and one clear line for everything that is wrong with one."""
 
-import msgspec
 import pytest
 
 from hiddencost import grid, suites
 from hiddencost.errors import UserError
 from hiddencost.records import OUTPUT, REFERENCE, SINGLE_BLOCK, TWIN, Case
 
-CATALOGUE = msgspec.structs.replace(suites.CATALOGUE, check_backend=lambda name: None)
-"""As if all backends were installed."""
+CATALOGUE = grid.anywhere(suites.CATALOGUE)
+"""As if all backends were installed, and a GPU were here."""
 
 GOOD = """
 name = "t"
@@ -161,6 +160,24 @@ def test_memory_is_read_in_processes_of_each_backend_and_dtype():
     assert all(task.case.backend == job.backend for job in jobs for task in job.tasks)
 
 
+def test_a_device_has_processes_of_its_own_and_its_own_kind_of_memory():
+    text = THREE.replace('"tensorflow", "jax", "torch"]', '"tensorflow", "jax"]\ndevice = ["cpu", "gpu"]')
+    section = GOOD[GOOD.index("[[forward]]") :].replace('["graph", "predict"]', '["eager"]')
+    for reading in ("heap", "resident", "device"):
+        text += section.replace("[[forward]]", f'[[memory]]\nreading = "{reading}"')
+    planned = grid.parse(text, "g.toml")
+    timed = grid.timed_jobs(planned)
+    names = ["block-0", "block-0-gpu", "block-0-jax", "block-0-jax-gpu"]
+    assert [job.name for job in timed[:4]] == names
+    assert {job.time.budget for job in timed} == {7.5}
+    read = {(task.suite, task.case.device) for job in grid.memory_jobs(planned) for task in job.tasks}
+    assert read == {("memory", "cpu"), ("resident", "cpu"), ("device", "gpu")}
+    for job in [*timed, *grid.memory_jobs(planned)]:
+        assert {(task.case.backend, task.case.device) for task in job.tasks} == {job.ground}
+    overridden = grid.override(planned, {"device": ["gpu"]}, {})
+    assert {job.device for job in grid.timed_jobs(overridden)} == {"gpu"}
+
+
 def test_planned_cases_are_unique_and_in_order():
     jobs = grid.timed_jobs(grid.parse(GOOD, "g.toml"))
     cases = grid.planned(jobs)
@@ -171,6 +188,12 @@ def test_planned_cases_are_unique_and_in_order():
 @pytest.mark.parametrize(
     ("old", "new", "line"),
     [
+        (
+            'name = "t"',
+            'name = "t"\ndevice = ["gpus"]',
+            "grid g.toml: unknown device 'gpus'; did you mean 'gpu'?",
+        ),
+        ('name = "t"', 'name = "t"\ndevice = []', "grid g.toml: device is empty: nothing would be measured"),
         (
             '"minilm"',
             '"minilmm"',

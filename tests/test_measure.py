@@ -47,6 +47,25 @@ def test_every_case_of_a_group_has_a_time_from_every_round(process, tiny):
     assert found["functional_submodel", "max_abs_difference"].values[0] <= measure.TOLERANCE["float32"]
 
 
+def test_bringing_the_states_to_the_host_is_timed_apart_from_computing_them(process, tiny, monkeypatch):
+    def slow(tensor):
+        time.sleep(0.05)
+        return to_numpy(tensor)
+
+    to_numpy = backends.to_numpy
+    monkeypatch.setattr(backends, "to_numpy", slow)
+    found = group(process, CASE.with_(strategy="functional_submodel", points="all"))
+    (copied,) = found["functional_submodel", "host_copy_seconds"].values
+    assert 3 * 0.05 <= copied < 1
+    assert median(found["functional_submodel", "seconds"].values) < 0.05
+    predicted = [
+        m
+        for m in rotation.rotation(process, tasks(CASE.with_(mode="predict", examples=2)))
+        if m.metric == "host_copy_seconds"
+    ]
+    assert predicted == []
+
+
 def test_a_wrong_strategy_is_a_record_and_never_has_a_time(process, tiny, monkeypatch):
     def wrong(model, points, wanted):
         right = strategies.functional_submodel(model, points, wanted)

@@ -86,6 +86,17 @@ def test_ratios_stand_with_interval_verdict_and_time() -> None:
     )
 
 
+def test_bringing_states_to_numpy_has_a_column_of_its_own() -> None:
+    copies = [line for block in range(5) for line in value(case(*ALWAYS), "host_copy_seconds", 0.0004, block)]
+    text = section(
+        markdown(run_of(group({ALWAYS: 1.02}) + copies), []), "Time against the plain forward pass"
+    )
+    assert "| time | then to NumPy |" in text
+    assert "bringing it to NumPy comes on top" in text
+    assert "| 10.20 ms [10.10, 10.30] | 400 us |\n" in text
+    assert re.search(r"\| final_only \| .* \| – \|\n", text)
+
+
 def test_twins_have_a_line_that_sums_them_up() -> None:
     text = section(markdown(run_of(group({}) + group({}, "eager")), []), "A/A twins")
     assert "2 of 2 intervals contain 1; the worst offset is" in text

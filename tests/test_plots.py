@@ -363,6 +363,31 @@ def test_backends_stand_side_by_side_at_the_shape_that_all_have(run: Run, table:
     assert title(figure).startswith("A plain pass is fastest with jax in eager mode (152 ms), ")
 
 
+def test_cpu_and_gpu_stand_side_by_side() -> None:
+    def on_gpu(line: Measurement) -> Measurement:
+        metric = {"peak_heap_bytes": "peak_device_bytes"}.get(line.metric, line.metric)
+        values = tuple(value / 10 if line.metric == "seconds" else value for value in line.values)
+        return msgspec.structs.replace(line, case=line.case.with_(device="gpu"), metric=metric, values=values)
+
+    plain = replaced(synthetic_run(), lambda line: line if line.case.mode in ("eager", "graph") else None)
+    both = msgspec.structs.replace(
+        plain, measurements=(*plain.measurements, *map(on_gpu, plain.measurements))
+    )
+    figure = drawn("backends", both)
+    times, _, peaks = figure.axes
+    assert [label.get_text() for label in times.get_yticklabels()] == [
+        "tensorflow, eager on cpu",
+        "tensorflow, eager on gpu",
+        "tensorflow, graph on cpu",
+        "tensorflow, graph on gpu",
+    ]
+    seconds = [patch.get_width() for patch in times.patches if patch.get_gid() == "time"]
+    assert seconds[1] == pytest.approx(seconds[0] / 10)
+    held = [patch.get_width() for patch in peaks.patches if patch.get_gid() == "peak"]
+    assert held[2:4] == pytest.approx(held[:2])
+    assert "in graph mode on gpu (" in title(figure)
+
+
 def test_one_backend_has_nothing_beside_it() -> None:
     assert next(plot for plot in PLOTS if plot.name == "backends").draw(Table(synthetic_run())) is None
 

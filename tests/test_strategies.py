@@ -1,13 +1,14 @@
 """Every strategy gives the right values in every mode, and does what its name says."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from on_backend import BACKEND, COMPILED, MODES
 
-from hiddencost import backends, growth, measure, points, strategies
+from hiddencost import backends, growth, measure, models, points, strategies
 from hiddencost.chain import layer_by_layer, steps_to
 from hiddencost.errors import UserError
 from hiddencost.records import OUTPUT, REFERENCE, TWIN, Case
@@ -292,6 +293,21 @@ def test_a_model_whose_blocks_are_not_plainly_listed_is_told(process):
     flat = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
     with pytest.raises(UserError, match="Sequential does not list its blocks in `transformer_layers`"):
         points.hidden_states(flat)
+
+
+def test_the_decoder_has_its_blocks_and_is_given_the_text(process, monkeypatch):
+    small = models._random_decoder(2, 32, 4, 2, 64)
+    monkeypatch.setattr(
+        models,
+        "MODELS",
+        tuple(replace(m, load=small) if m.name == "decoder_1b" else m for m in models.MODELS),
+    )
+    models.find.cache_clear()
+    loaded = models.LoadedModel("decoder_1b")
+    models.find.cache_clear()
+    every = points.hidden_states(loaded.model)
+    assert [point.name for point in every] == ["embeddings", "block_0", "block_1", "final_norm"]
+    assert set(loaded.inputs(2, 8)) == {"token_ids", "padding_mask"}
 
 
 def test_the_normed_final_state_is_a_point_of_its_own(process):

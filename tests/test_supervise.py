@@ -71,7 +71,7 @@ def scales(monkeypatch, budget, besides, rotation, left_out=()):
         asked.append(given.tasks[0].seconds / 0.05)
         rotated = rotation * asked[-1]
         clock[0] += besides + rotated
-        self._rotated[given.backend, given.block] = rotated
+        self._rotated[given.ground, given.block] = rotated
         self._left_out.update(left_out)
 
     monkeypatch.setattr(Supervisor, "_work", work)
@@ -170,6 +170,35 @@ def test_a_case_that_ends_its_process_costs_itself_and_its_group_is_measured_aga
     found = supervised(tmp_path, monkeypatch, ["get_layer_name", name, "on_request"], timeout, kills=kills)
     assert found.pop(name) == (state, f"block 0: its process {reason} (see logs/block-0.log)")
     assert found == dict.fromkeys((REFERENCE, TWIN, "get_layer_name", "on_request"), ("ok", ""))
+
+
+def test_a_case_that_a_device_cannot_hold_is_a_record_and_a_new_worker_goes_on(tmp_path, monkeypatch):
+    found = supervised(tmp_path, monkeypatch, ["get_layer_name", "fills", "on_request"])
+    assert found.pop("fills") == ("out_of_memory", "RESOURCE_EXHAUSTED")
+    assert found == dict.fromkeys((REFERENCE, TWIN, "get_layer_name", "on_request"), ("ok", ""))
+    assert len(store.read(tmp_path / "run").measurements) == 5
+    assert [path.name for path in sorted((tmp_path / "run" / "logs").glob("*.doing"))] == []
+
+
+def test_a_worker_whose_device_is_full_reports_that_and_asks_for_a_new_one(process, tiny, monkeypatch):
+    class EndedError(Exception):
+        pass
+
+    def end(code):
+        raise EndedError(code)
+
+    monkeypatch.setattr(suites.os, "_exit", end)
+    reported = []
+    session = suites.Measured([job()], reported.append)
+    session._process = process
+    for device in ("cpu", "gpu"):
+        full = process.failure(WAY.with_(device=device), "seconds", "out_of_memory", "full")
+        if device == "cpu":
+            session.keep(full)
+        else:
+            with pytest.raises(EndedError, match=r"^75$"):
+                session.keep(full)
+        assert reported[-1] == full
 
 
 def test_two_bad_cases_cost_two_cases(tmp_path, monkeypatch):

@@ -19,6 +19,8 @@ import msgspec
 from hiddencost.records import Case
 
 SIZE = 4096
+START_ANEW = 75
+"""The exit code of a worker after whose last record a new one goes on (EX_TEMPFAIL of sysexits.h)."""
 _HEAD = struct.Struct("dI")  # seconds of the machine's monotonic clock, length of the text
 
 

@@ -63,7 +63,9 @@ class Check:
     serious: bool = True
 
 
-def capture(block: int, threads: dict[str, int], own_load: float, backend: str = "tensorflow") -> Environment:
+def capture(
+    block: int, threads: dict[str, int], own_load: float, backend: str = "tensorflow", device: str = "cpu"
+) -> Environment:
     """This process's environment, now. own_load: the load that the benchmark itself may have caused."""
     versions = {}
     for package in PACKAGES:
@@ -75,6 +77,8 @@ def capture(block: int, threads: dict[str, int], own_load: float, backend: str =
     return Environment(
         block=block,
         backend=backend,
+        device=device,
+        gpu=gpu() if device == "gpu" else "",
         versions=versions,
         python=platform.python_version(),
         system=f"{platform.system()} {platform.machine()}",
@@ -94,7 +98,7 @@ def changes(before: Environment, now: Environment) -> Iterator[str]:
         old, new = before.versions.get(name, "not installed"), now.versions.get(name, "not installed")
         if old != new:
             yield f"{name} was {old} and is {new}"
-    for what in ("python", "system", "processor", "cores", "memory_bytes"):
+    for what in ("python", "system", "processor", "cores", "memory_bytes", "gpu"):
         if getattr(before, what) != getattr(now, what):
             yield f"{what} was {getattr(before, what)} and is {getattr(now, what)}"
 
@@ -241,15 +245,29 @@ def stolen_share() -> float:
     return times[7] / total if len(times) == 8 and total else 0.0
 
 
+def gpu() -> str:
+    """The first NVIDIA GPU: its name, memory and driver."""
+    return next(iter(_of_gpu("--query-gpu=name,memory.total,driver_version")), "unknown")
+
+
 def gpu_processes() -> list[tuple[str, str]]:
     """(pid, name) of the processes that compute on an NVIDIA GPU; none where there is no such tool."""
-    query = ["nvidia-smi", "--query-compute-apps=pid,process_name", "--format=csv,noheader"]
+    rows = [line.split(", ", 1) for line in _of_gpu("--query-compute-apps=pid,process_name") if ", " in line]
+    return [(pid, name) for pid, name in rows if pid != str(os.getpid())]
+
+
+def _of_gpu(query: str) -> list[str]:
+    """The lines of the driver's answer; none where there is no such tool."""
     try:
-        listed = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True).stdout
+        return subprocess.run(
+            ["nvidia-smi", query, "--format=csv,noheader"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        ).stdout.splitlines()
     except (OSError, subprocess.SubprocessError):
         return []
-    rows = [line.split(", ", 1) for line in listed.splitlines() if ", " in line]
-    return [(pid, name) for pid, name in rows if pid != str(os.getpid())]
 
 
 def cpu_quota() -> float | None:

@@ -29,13 +29,14 @@ COMPILED_MODES = ("graph", "xla", "jit", "compile")
 ALL_MODES = tuple(dict.fromkeys(mode for modes in MODES.values() for mode in modes))
 MEMORY_MODES = tuple(mode for mode in ALL_MODES if mode != "predict")
 GROWTH_MODES = ("eager", *COMPILED_MODES)
+DEVICES = ("cpu", "gpu")
 DTYPES = ("float32", "bfloat16", "mixed_bfloat16")
 SELECTIONS = ("last", "middle", "last_four", "all")
 LOOKUPS = ("get_layer_name", "get_layer_index", "layers_property", "dict_in_advance")
 PREDICT_BATCHES = 4
 """Batches in the data set of a forward case in mode `predict`."""
 
-Suite = Literal["forward", "growth", "lookup", "memory", "resident", "dataset"]
+Suite = Literal["forward", "growth", "lookup", "memory", "resident", "device", "dataset"]
 TIMED_SUITES: tuple[Suite, ...] = ("forward", "dataset", "lookup", "growth")
 ROTATED: tuple[Suite, ...] = ("forward", "dataset")
 """The suites whose cases are timed in rotation, together where they share a group."""
@@ -46,6 +47,7 @@ METRIC_OF_SUITE: dict[Suite, str] = {
     "growth": "growth_seconds",
     "memory": "peak_heap_bytes",
     "resident": "peak_rss_bytes",
+    "device": "peak_device_bytes",
 }
 """The metric whose record says that a task is done, one way or another."""
 GATED = {
@@ -108,10 +110,11 @@ class Forward(_Axes):
 
 
 class Memory(_Axes, kw_only=True):
-    """Cases whose memory is read. reading: `heap` (memray, one process for each strategy and mode) or
-    `resident` (kernel and sampler, a fresh process for every case)."""
+    """Cases whose memory is read. reading: `heap` (memray, one process for each strategy and mode),
+    `resident` (kernel and sampler, a fresh process for every case), both on a CPU alone, or `device` (the
+    backend's own count, on a GPU alone)."""
 
-    reading: Literal["heap", "resident"]
+    reading: Literal["heap", "resident", "device"]
 
 
 class Lookup(_Table):
@@ -142,12 +145,13 @@ class Dataset(_Table):
 
 
 class Grid(_Table):
-    """A whole grid file. backend: every section is measured with each, in the modes that it has. gate: the
-    relative change from which a metric counts as moved, by its name."""
+    """A whole grid file. backend, device: every section is measured with each, in the modes that it has.
+    gate: the relative change from which a metric counts as moved, by its name."""
 
     name: str
     seed: int = 358
     backend: list[str] = msgspec.field(default_factory=lambda: ["tensorflow"])
+    device: list[str] = msgspec.field(default_factory=lambda: ["cpu"])
     time: Time = msgspec.field(default_factory=Time)
     forward: list[Forward] = []
     memory: list[Memory] = []
@@ -160,21 +164,23 @@ class Grid(_Table):
 class Catalogue(msgspec.Struct, frozen=True):
     """What exists, told by the measuring half without importing Keras.
 
-    strategies: the names that a grid may list. check_backend: raises UserError for a backend that is not
-    installed. check_model: raises UserError for a model that is unknown or cannot be loaded. max_length,
-    blocks: its longest sequence and number of blocks, None when only loading it tells.
+    strategies: the names that a grid may list. check_backend, check_device: raise UserError for a backend
+    that is not installed, a device that is not there. check_model: raises UserError for a model that is
+    unknown or cannot be loaded. max_length, blocks: its longest sequence and number of blocks, None when
+    only loading it tells.
     """
 
     strategies: tuple[str, ...]
     check_backend: Callable[[str], None]
+    check_device: Callable[[str], None]
     check_model: Callable[[str], None]
     max_length: Callable[[str], int | None]
     blocks: Callable[[str], int | None]
 
 
-def without_backends(catalogue: Catalogue) -> Catalogue:
-    """The catalogue, to check a grid whose backends are replaced: they need not be installed."""
-    return msgspec.structs.replace(catalogue, check_backend=lambda name: None)
+def anywhere(catalogue: Catalogue) -> Catalogue:
+    """The catalogue, to check a grid whose backends and devices are replaced: they need not be here."""
+    return msgspec.structs.replace(catalogue, check_backend=lambda name: None, check_device=lambda name: None)
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):
@@ -212,12 +218,19 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     time: Time
     tasks: tuple[Task, ...]
     backend: str = "tensorflow"
+    device: str = "cpu"
     fault: Fault | None = None
+
+    @property
+    def ground(self) -> tuple[str, str]:
+        """What it runs on: its backend and device, which a process has one of."""
+        return self.backend, self.device
 
     @property
     def name(self) -> str:
         """What its process is called."""
-        return f"block-{self.block}" + f"-{self.backend}" * (self.backend != "tensorflow")
+        unusual = [part for part in self.ground if part not in ("tensorflow", "cpu")]
+        return "-".join(["block", str(self.block), *unusual])
 
 
 AXES = ("model", "strategy", "points", "mode", "batch", "length", "dtype")
@@ -274,11 +287,11 @@ def _with_suggestion(message: str) -> str:
 
 def override(grid: Grid, axes: dict[str, list[str]] | dict[str, list[int]], time: dict[str, float]) -> Grid:
     """The grid with some axes replaced in every [[forward]] and [[memory]] section, and the backends and
-    some `[time]` values everywhere. Of [growth] and [dataset] only the model is replaced."""
+    devices and some `[time]` values everywhere. Of [growth] and [dataset] only the model is replaced."""
     raw = msgspec.to_builtins(grid)
-    raw["backend"] = axes.get("backend", raw["backend"])
+    raw.update({name: axes[name] for name in ("backend", "device") if name in axes})
     for name, values in axes.items():
-        if name == "backend":
+        if name in ("backend", "device"):
             continue
         for section in raw["forward"]:
             section[name] = list(values)
@@ -330,6 +343,12 @@ def _problems(grid: Grid, catalogue: Catalogue) -> Iterator[str]:
         if name not in MODES:
             yield f"unknown backend '{name}'{nearest(name, MODES)}"
         catalogue.check_backend(name)
+    if not grid.device:
+        yield "device is empty: nothing would be measured"
+    for name in grid.device:
+        if name not in DEVICES:
+            yield f"unknown device '{name}'{nearest(name, DEVICES)}"
+        catalogue.check_device(name)
     sections: list[tuple[str, Forward | Memory, tuple[str, ...]]] = [
         ("forward", section, ALL_MODES) for section in grid.forward
     ]
@@ -480,7 +499,18 @@ def _unique(tasks: Iterable[Task]) -> list[Task]:
     return list(kept.values())
 
 
-def _timed_tasks(grid: Grid, backend: str) -> Iterator[Task]:
+def _grounds(grid: Grid) -> list[tuple[str, str]]:
+    """Each backend on each device."""
+    return list(product(dict.fromkeys(grid.backend), dict.fromkeys(grid.device)))
+
+
+def _on(device: str, tasks: Iterable[Task]) -> list[Task]:
+    """The tasks with their cases on the device, each once."""
+    placed = (msgspec.structs.replace(task, case=task.case.with_(device=device)) for task in tasks)
+    return _unique(placed)
+
+
+def _timed_tasks(grid: Grid, backend: str, first: bool) -> Iterator[Task]:
     for section in grid.forward:
         for case in _forward_cases(section, backend):
             yield Task(
@@ -492,7 +522,7 @@ def _timed_tasks(grid: Grid, backend: str) -> Iterator[Task]:
     if grid.dataset:
         for case in _dataset_cases(grid.dataset, backend, timed=True):
             yield Task(suite="dataset", case=case, seconds=grid.dataset.seconds or grid.time.seconds)
-    if grid.lookup and backend == grid.backend[0]:  # no backend has a part in a look-up
+    if grid.lookup and first:  # no backend and no device has a part in a look-up
         for case in _lookup_cases(grid.lookup):
             yield Task(suite="lookup", case=case.with_(backend=backend))
     if grid.growth:
@@ -548,30 +578,39 @@ def _growth_cases(section: Growth, backend: str) -> Iterator[Case]:
                 yield built_once.with_(strategy="on_request", points="all")
 
 
-def _memory_tasks(grid: Grid, backend: str) -> Iterator[Task]:
+SUITE_OF_READING: dict[str, Suite] = {"heap": "memory", "resident": "resident", "device": "device"}
+
+
+def _memory_tasks(grid: Grid, backend: str, device: str) -> Iterator[Task]:
     for section in grid.memory:
-        suite: Suite = "memory" if section.reading == "heap" else "resident"
+        if (section.reading == "device") != (device == "gpu"):
+            continue
+        suite = SUITE_OF_READING[section.reading]
         for case in _forward_cases(section, backend):
             yield Task(suite=suite, case=case)
             if suite == "memory" and case.strategy == REFERENCE:
                 yield Task(suite=suite, case=case.with_(strategy=SINGLE_BLOCK))
-    if grid.dataset:
+    if grid.dataset and device == "cpu":
         for case in _dataset_cases(grid.dataset, backend, timed=False):
             yield Task(suite="memory", case=case)
 
 
 def timed_jobs(grid: Grid) -> list[Job]:
-    """One job for each block and backend; every block measures every timed case, in its own order. Each
-    backend has its share of the budget."""
-    tasks = {backend: tuple(_unique(_timed_tasks(grid, backend))) for backend in dict.fromkeys(grid.backend)}
-    measured = {backend: found for backend, found in tasks.items() if found}
+    """One job for each block, backend and device; every block measures every timed case, in its own order.
+    Each has its share of the budget."""
+    grounds = _grounds(grid)
+    tasks = {
+        (backend, device): tuple(_on(device, _timed_tasks(grid, backend, (backend, device) == grounds[0])))
+        for backend, device in grounds
+    }
+    measured = {ground: found for ground, found in tasks.items() if found}
     time = grid.time
     if time.budget is not None and measured:
         time = msgspec.structs.replace(time, budget=time.budget / len(measured))
     return [
-        Job(block=block, seed=grid.seed, time=time, backend=backend, tasks=found)
+        Job(block=block, seed=grid.seed, time=time, backend=backend, device=device, tasks=found)
         for block in range(time.blocks)
-        for backend, found in measured.items()
+        for (backend, device), found in measured.items()
     ]
 
 
@@ -600,11 +639,23 @@ def memory_jobs(grid: Grid) -> list[Job]:
     """One job for each process: all shapes of one model, strategy and mode for the heap, one case for
     the resident set."""
     groups: dict[tuple[object, ...], list[Task]] = {}
-    found = (task for backend in dict.fromkeys(grid.backend) for task in _memory_tasks(grid, backend))
-    for task in _unique(found):
+    found = (
+        task
+        for backend, device in _grounds(grid)
+        for task in _on(device, _memory_tasks(grid, backend, device))
+    )
+    for task in found:
         case = task.case
         strategy = REFERENCE if case.strategy == SINGLE_BLOCK else case.strategy
-        key: tuple[object, ...] = (task.suite, case.backend, case.dtype, case.model, strategy, case.mode)
+        key: tuple[object, ...] = (
+            task.suite,
+            case.backend,
+            case.device,
+            case.dtype,
+            case.model,
+            strategy,
+            case.mode,
+        )
         if task.suite == "resident":
             key = (task.suite, case)
         groups.setdefault(key, []).append(task)
@@ -614,6 +665,7 @@ def memory_jobs(grid: Grid) -> list[Job]:
             seed=grid.seed,
             time=grid.time,
             backend=tasks[0].case.backend,
+            device=tasks[0].case.device,
             tasks=tuple(sorted(tasks, key=_size)),
         )
         for number, tasks in enumerate(groups.values())

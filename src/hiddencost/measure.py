@@ -142,7 +142,8 @@ class Process:
 
 def state_of(error: Exception) -> State:
     """`out_of_memory` where a backend or Python says so, else `crashed`."""
-    short = isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError"
+    named = type(error).__name__ in ("ResourceExhaustedError", "OutOfMemoryError")  # TensorFlow's, torch's
+    short = isinstance(error, MemoryError) or named or str(error).startswith("RESOURCE_EXHAUSTED")  # JAX's
     return "out_of_memory" if short else "crashed"
 
 

@@ -106,8 +106,18 @@ def resident(job: Job, tell: Tell = lambda case: None) -> Iterator[Measurement |
     yield from _guarded(lambda: Child(settings), job, "peak_rss_bytes", read, tell)
 
 
+def device(job: Job, tell: Tell = lambda case: None) -> Iterator[Measurement | Environment]:
+    """Peak memory of the device over a call of each of the job's cases, shapes ascending, in a process of
+    their own, as its backend counts it."""
+
+    def read(child: Child, case: Case) -> list[Measurement]:
+        return child.call(child_peak_device, case)
+
+    yield from _guarded(lambda: Child(_backend_settings(job)), job, "peak_device_bytes", read, tell)
+
+
 def _backend_settings(job: Job) -> dict[str, str]:
-    return backends.find(job.backend).settings(job.time.threads)
+    return backends.find(job.backend).settings(job.time.threads, job.device)
 
 
 def _guarded(
@@ -117,8 +127,8 @@ def _guarded(
     read: Callable[[Child, Case], Sequence[Measurement]],
     tell: Tell,
 ) -> Iterator[Measurement | Environment]:
-    """Readings of each case. A case that fails is a record with the reason; where its process died, a new
-    one goes on with the next."""
+    """Readings of each case. A case that fails is a record with the reason; where its process died, or ran
+    out of memory, a new one goes on with the next."""
     cases = [task.case for task in job.tasks]
     while cases:
         with child_of() as child:
@@ -137,7 +147,10 @@ def _guarded(
                 except SkippedError as error:
                     yield _failure(job, case, metric, "skipped", str(error))
                 except Exception as error:
-                    yield _failure(job, case, metric, measure.state_of(error), measure.told(error))
+                    state = measure.state_of(error)
+                    yield _failure(job, case, metric, state, measure.told(error))
+                    if state == "out_of_memory":
+                        break
 
 
 def _failure(job: Job, case: Case, metric: str, state: State, reason: str) -> Measurement:
@@ -162,10 +175,10 @@ _state = _State()
 
 def child_start(job: Job) -> Environment:
     """Imports the packages in this process."""
-    _, threads = backends.start(job.backend, job.time.threads)
+    _, threads = backends.start(job.backend, job.time.threads, job.device)
     _state.process = measure.Process(job.block, job.seed, job.time, fault=job.fault)
     _state.told = set()
-    return environment.capture(job.block, threads, environment.cores(), job.backend)
+    return environment.capture(job.block, threads, environment.cores(), *job.ground)
 
 
 def _warm(case: Case) -> Case:
@@ -229,12 +242,23 @@ def _single_block(case: Case, warm: Case) -> tuple[Callable[[], Any], backends.C
 
 def child_peak_heap(case: Case) -> list[Measurement]:
     """Peak heap over one call at the real shape, and the bytes returned."""
+    return _peak(case, "peak_heap_bytes", peak_heap)
+
+
+def child_peak_device(case: Case) -> list[Measurement]:
+    """The same of the device's memory."""
+    return _peak(case, "peak_device_bytes", peak_device)
+
+
+def _peak(
+    case: Case, metric: str, peak_of: Callable[[Callable[[], Any]], tuple[int, Any]]
+) -> list[Measurement]:
     call, run, given = _prepared(case, _warm(case))
-    peak, result = peak_heap(call)
+    peak, result = peak_of(call)
     process = _state.process
     output = sum(backends.size_bytes(tensor) for tensor in backends.tensors(result))
     found = [
-        process.measurement(case, "peak_heap_bytes", [peak]),
+        process.measurement(case, metric, [peak]),
         process.measurement(case, "output_bytes", [output]),
         *(process.measurement(case, name, [value]) for name, value in run.analysis(*given).items()),
     ]
@@ -278,6 +302,16 @@ def peak_heap(call: Callable[[], Any]) -> tuple[int, Any]:
             records = reader.get_high_watermark_allocation_records(merge_threads=True)
             peak = sum(record.size for record in records)
     return peak, result
+
+
+def peak_device(call: Callable[[], Any]) -> tuple[int, Any]:
+    """The most bytes of device memory in use at one time during the call, over what was before; and the
+    call's result."""
+    gc.collect()
+    before = backends.current().reset_peak()
+    result = call()
+    backends.synchronize(result)
+    return backends.current().peak_bytes() - before, result
 
 
 # -- outside the measured process --

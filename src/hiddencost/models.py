@@ -82,6 +82,29 @@ def _random_bert(blocks: int, width: int, heads: int, vocabulary: int = 30522) -
     return load
 
 
+def _random_decoder(
+    blocks: int, width: int, heads: int, key_value_heads: int, intermediate: int
+) -> Callable[[str], Any]:
+    """A Llama of these sizes with random weights, the same ones each time, and BERT's vocabulary."""
+
+    def load(dtype: str) -> Any:
+        import keras
+        import keras_hub
+
+        keras.utils.set_random_seed(358)
+        return keras_hub.models.LlamaBackbone(
+            vocabulary_size=30522,
+            num_layers=blocks,
+            num_query_heads=heads,
+            num_key_value_heads=key_value_heads,
+            hidden_dim=width,
+            intermediate_dim=intermediate,
+            dtype=dtype,
+        )
+
+    return load
+
+
 def _minilm_preset() -> str:
     return str(minilm_folder())
 
@@ -117,6 +140,22 @@ MODELS = (
         12,
         512,
         _random_bert(12, 768, 12),
+        _minilm_preset,
+    ),
+    ModelSpec(
+        "bert_large",
+        "BERT large, random weights: 24 blocks, 1024 wide",
+        24,
+        512,
+        _random_bert(24, 1024, 16),
+        _minilm_preset,
+    ),
+    ModelSpec(
+        "decoder_1b",
+        "a decoder of a billion parameters, random weights: 16 blocks, 2048 wide (Llama's)",
+        16,
+        None,
+        _random_decoder(16, 2048, 32, 8, 8192),
         _minilm_preset,
     ),
     ModelSpec(

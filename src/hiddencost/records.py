@@ -129,11 +129,14 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True, tag="measurement", 
 
 
 class Environment(msgspec.Struct, frozen=True, kw_only=True, tag="environment", omit_defaults=True):
-    """Where one process measured, and with which backend. `settings` are the variables and thread counts
+    """Where one process measured, with which backend and on which device; `gpu` is that one's name, memory
+    and driver. `settings` are the variables and thread counts
     that it ran under; `warnings` say what makes its timings unreliable."""
 
     block: int
     backend: str = "tensorflow"
+    device: str = "cpu"
+    gpu: str = ""
     versions: dict[str, str]
     python: str
     system: str
@@ -196,6 +199,10 @@ METRICS = (
     Metric("seconds", "s", "one steady call, in rotation with the reference of its group"),
     Metric("build_seconds", "s", "making the callable from the loaded model, once"),
     Metric("first_call_seconds", "s", "the first call: trace and compile where the mode does, and run"),
+    Metric(
+        "host_copy_seconds", "s", "bringing all that the first call returned to NumPy, when it is computed"
+    ),
+    Metric("host_copy_pinned_seconds", "s", "the same into page-locked memory of the host, without NumPy"),
     Metric("import_seconds", "s", "importing the package in a fresh process, on top of those before it"),
     Metric("load_seconds", "s", "loading the model with its weights"),
     Metric("growth_seconds", "s", "each of many calls in turn, the same callable"),
@@ -206,6 +213,9 @@ METRICS = (
     Metric("peak_heap_bytes", "B", "most heap live at one time during one warm call (memray)"),
     Metric("peak_rss_bytes", "B", "growth of the resident set's high-water mark during one call (kernel)"),
     Metric("peak_rss_sampled_bytes", "B", "the same, by memory-profiler's sampler"),
+    Metric(
+        "peak_device_bytes", "B", "most device memory in use at one time during one warm call (its backend)"
+    ),
     Metric("compiled_temp_bytes", "B", "memory that the compiled program plans beside inputs and outputs"),
     Metric("compiled_output_bytes", "B", "memory that the compiled program plans for its outputs"),
     Metric("compiled_flops", "", "floating-point operations of the compiled program, as XLA counts them"),

@@ -112,6 +112,11 @@ def _prepare(
         result = run(placed)
         backends.synchronize(result)
         called = time.perf_counter() - began
+        began = time.perf_counter()
+        for tensor in backends.tensors(result):
+            backends.to_numpy(tensor)
+        copied = time.perf_counter() - began
+        pinned = backends.pinned_seconds(result)
         worst = difference(case, result, extraction, process, expected)
     except WrongValuesError as error:
         yield process.failure(case, "seconds", "wrong", str(error))
@@ -124,6 +129,10 @@ def _prepare(
     if built is not None:
         yield process.measurement(case, "build_seconds", [built])
         yield process.measurement(case, "first_call_seconds", [called], **notes)
+    if case.mode not in ("predict", "train"):  # the first gives NumPy itself, the second gradients
+        yield process.measurement(case, "host_copy_seconds", [copied])
+        if pinned is not None:
+            yield process.measurement(case, "host_copy_pinned_seconds", [pinned])
     yield process.measurement(case, "max_abs_difference", [worst])
     yield process.measurement(case, "output_bytes", [output])
     yield process.measurement(case, "payload_bytes", [payload_bytes(case, process.of(case)[1])])

@@ -170,6 +170,11 @@ def ahead_from(crossing: float) -> int:
     return math.floor(crossing) + 1
 
 
+def peak_metric(case: Case) -> str:
+    """What the case's peak memory is told by: the heap's, or that of the device it ran on."""
+    return "peak_heap_bytes" if case.device == "cpu" else "peak_device_bytes"
+
+
 class Table:
     """The measurements of a run by (case, metric), with their blocks. Only state `ok` has values."""
 
@@ -294,7 +299,7 @@ class Table:
         and the working set of a single block beside it (without the block's own output, which is the
         next hidden state and so counted once)."""
         payload, alone = self.payload_floor(case), case.group.with_(strategy=SINGLE_BLOCK)
-        block, output = self.center(alone, "peak_heap_bytes"), self.center(alone, "output_bytes")
+        block, output = self.center(alone, peak_metric(alone)), self.center(alone, "output_bytes")
         if payload is None or block is None:
             return None
         return payload + block[0] - (output[0] if output else 0.0)

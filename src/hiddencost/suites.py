@@ -34,7 +34,7 @@ from hiddencost import (
     store,
     strategies,
 )
-from hiddencost.doing import Doing, end_with
+from hiddencost.doing import START_ANEW, Doing, end_with
 from hiddencost.errors import UserError
 from hiddencost.grid import METRIC_OF_SUITE, ROTATED, Catalogue, Job, Task
 from hiddencost.records import OVER_BUDGET, REFERENCE, TWIN, Case, Environment, Measurement
@@ -43,6 +43,7 @@ from hiddencost.turns import Turns
 CATALOGUE = Catalogue(
     strategies=tuple(strategy.name for strategy in strategies.STRATEGIES),
     check_backend=backends.check,
+    check_device=backends.check_device,
     check_model=models.check,
     max_length=models.max_length,
     blocks=models.blocks,
@@ -116,11 +117,11 @@ class Measured:
         """This process with its backend started, which is done at the first request."""
         if self._process is None:
             job = self.jobs[0]
-            seconds, threads = backends.start(job.backend, job.time.threads)
+            seconds, threads = backends.start(job.backend, job.time.threads, job.device)
             self._process = measure.Process(job.block, job.seed, job.time, self.tell, self.turns, job.fault)
-            self.report(environment.capture(job.block, threads, threads["intra_op"], job.backend))
+            self.report(environment.capture(job.block, threads, threads["intra_op"], *job.ground))
             for package, taken in seconds.items():
-                case = Case(model="import", strategy=package, backend=job.backend)
+                case = Case(model="import", strategy=package, backend=job.backend, device=job.device)
                 self.keep(self._process.measurement(case, "import_seconds", [taken]))
         return self._process
 
@@ -131,6 +132,8 @@ class Measured:
         self.report(record)
         if isinstance(record, Measurement):
             self._found[record.case, record.metric] = record
+            if record.state == "out_of_memory" and record.case.device == "gpu" and self._process:
+                os._exit(START_ANEW)  # what is left of a full device would not be that of the next case
 
     def timed(self, task: Task, selected: Callable[[], Iterable[Task]]) -> Measurement:
         """The times of a task's case; its whole group is measured at the first request, and so are all
@@ -175,7 +178,7 @@ class Measured:
         """The peak of a task's case; the process of its whole job is run at the first request."""
         metric = METRIC_OF_SUITE[task.suite]
         if (task.case, metric) not in self._found:
-            read = memory.heap if task.suite == "memory" else memory.resident
+            read = {"memory": memory.heap, "resident": memory.resident, "device": memory.device}[task.suite]
             for record in read(next(job for job in self.jobs if task in job.tasks), tell=self.tell):
                 self.keep(record)
         return self._found[task.case, metric]
@@ -265,7 +268,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     def order(item: pytest.Item) -> tuple[int, int]:
         task = _task(item)
-        if task is None or task.suite in ("memory", "resident"):
+        if task is None or task.suite in ("memory", "resident", "device"):
             return 2, 0
         if jobs[0].block == 0 and task.case.group not in needed:
             return 1, 0

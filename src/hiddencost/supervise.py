@@ -24,7 +24,7 @@ from typing import IO, Protocol
 import msgspec
 
 from hiddencost import store
-from hiddencost.doing import Doing
+from hiddencost.doing import START_ANEW, Doing
 from hiddencost.errors import UserError
 from hiddencost.grid import METRIC_OF_SUITE, ROTATED, Fault, Job, bench_folder
 from hiddencost.nursery import Forked, Nursery
@@ -52,11 +52,13 @@ CASE_TIMEOUT = 300.0
 
 @dataclass(frozen=True)
 class End:
-    """How a process ended that left something undone, and the case that it was at."""
+    """How a process ended that left something undone, and the case that it was at. anew: it said that a new
+    one is to go on."""
 
     state: State
     reason: str
     case: Case | None = None
+    anew: bool = False
 
 
 @dataclass
@@ -67,11 +69,12 @@ class Supervisor:
     progress: Progress
     pytest_arguments: Sequence[str] = ()
     case_timeout: float = CASE_TIMEOUT
-    nurseries: Mapping[str, Nursery] = field(default_factory=dict)  # fork the workers of each backend, if any
+    nurseries: Mapping[tuple[str, str], Nursery] = field(default_factory=dict)  # fork workers, by ground
     bench: Path = field(default_factory=bench_folder)
     _lock: threading.Lock = field(default_factory=threading.Lock)
-    _rotated: dict[tuple[str, int], float] = field(default_factory=dict)  # seconds of timed calls, by block
+    _rotated: dict[tuple[tuple[str, str], int], float] = field(default_factory=dict)  # seconds of timed calls
     _left_out: set[Case] = field(default_factory=set)
+    _too_large: set[Case] = field(default_factory=set)
     _alive: set[Worker] = field(default_factory=set)
     _stopped: bool = False
 
@@ -86,35 +89,38 @@ class Supervisor:
         return _until_interrupted([self], work)
 
     def _work_in_turn(self, jobs: Sequence[Job]) -> None:
-        """Timing blocks. Where the grid has a budget, a backend's first shows how long a block takes besides
-        its rotations (starting, tracing, compiling), and the rotations of the others get what is left."""
-        scales: dict[str, float] = {}
-        spent: dict[str, float] = {}
+        """Timing blocks. Where the grid has a budget, the first of a backend and device shows how long it
+        takes besides its rotations (starting, tracing, compiling); those of the others get what is left."""
+        scales: dict[tuple[str, str], float] = {}
+        spent: dict[tuple[str, str], float] = {}
         for number, job in enumerate(jobs, start=1):
-            began, backend = time.perf_counter(), job.backend
-            scale = scales.get(backend, 1.0)
+            began, ground = time.perf_counter(), job.ground
+            scale = scales.get(ground, 1.0)
             kept = paced(job, scale, self._left_out)
             if len(kept.tasks) < len(job.tasks):
                 self.progress.done("left out", len(job.tasks) - len(kept.tasks))
             self._work([kept])
             taken = time.perf_counter() - began
-            spent[backend] = spent.get(backend, 0.0) + taken
-            left = sum(other.backend == backend for other in jobs[number:])
-            rotated = self._rotated.get((backend, job.block), 0.0)
+            spent[ground] = spent.get(ground, 0.0) + taken
+            left = sum(other.ground == ground for other in jobs[number:])
+            rotated = self._rotated.get((ground, job.block), 0.0)
             if job.time.budget is not None and left and rotated:
-                planned = sum(other.backend == backend for other in jobs)
+                planned = sum(other.ground == ground for other in jobs)
                 budget = job.time.budget * planned / job.time.blocks
-                wanted = (budget - spent[backend]) / left - (taken - rotated)
-                scales[backend] = min(max(scale * wanted / rotated, LEAST_SCALE), MOST_SCALE)
+                wanted = (budget - spent[ground]) / left - (taken - rotated)
+                scales[ground] = min(max(scale * wanted / rotated, LEAST_SCALE), MOST_SCALE)
 
     def _work_side_by_side(self, jobs: Sequence[Job]) -> None:
-        by_backend = {job.backend: [other for other in jobs if other.backend == job.backend] for job in jobs}
+        by_ground = {job.ground: [other for other in jobs if other.ground == job.ground] for job in jobs}
         hands = [
             hand
-            for alike in by_backend.values()
+            for (_, device), alike in by_ground.items()
             for i in range(MEMORY_WORKERS)
-            if (hand := alike[i::MEMORY_WORKERS])
+            if device == "cpu" and (hand := alike[i::MEMORY_WORKERS])
         ]
+        for (_, device), alike in by_ground.items():
+            if device != "cpu":  # a GPU has room for one
+                self._work(alike)
         with ThreadPoolExecutor(MEMORY_WORKERS) as pool:
             try:
                 list(pool.map(self._work, hands))
@@ -138,7 +144,7 @@ class Supervisor:
             end = self._worker(jobs, name, left)
             if self._stopped or self.pytest_arguments or not left:
                 return
-            given_up = self._note(end, name, left)
+            given_up = self._too_large if end.anew else self._note(end, name, left)
             jobs = unfinished(jobs, left.keys(), given_up)
             attempt += 1
 
@@ -187,6 +193,8 @@ class Supervisor:
             raise UserError(f"pytest refused its arguments {list(self.pytest_arguments)}: see {log}")
         case, _ = doing.told()
         log.with_suffix(".doing").unlink()
+        if code == START_ANEW:
+            return End("out_of_memory", "had no memory left", anew=True)
         if hung.is_set():
             return End("timeout", f"hung for more than {self.case_timeout:g} s", case)
         if code == -signal.SIGKILL and out_of_memory_kills() > kills_before:
@@ -223,7 +231,7 @@ class Supervisor:
         arguments += [f"--benchmark-storage=file://{folder / 'pytest-benchmark'}"]  # not in the user's folder
         arguments += [f"--benchmark-json={folder / 'pytest-benchmark' / name}.json", *self.pytest_arguments]
         if self.nurseries:
-            return self.nurseries[jobs[0].backend].start(arguments, pipes, log_file)
+            return self.nurseries[jobs[0].ground].start(arguments, pipes, log_file)
         numbers = [f"{option}={descriptor}" for option, descriptor in pipes.items()]
         return subprocess.Popen(
             [sys.executable, "-m", "pytest", *numbers, *arguments],
@@ -243,10 +251,12 @@ class Supervisor:
             self.writer.write(record)
             if isinstance(record, Environment):
                 return
+            if record.state == "out_of_memory":
+                self._too_large.add(record.case)
             if OVER_BUDGET in record.notes:
                 self._left_out.add(record.case)
             if record.metric == "seconds":
-                which = record.case.backend, record.block
+                which = (record.case.backend, record.case.device), record.block
                 self._rotated[which] = self._rotated.get(which, 0.0) + sum(record.values)
             key = (record.case, record.metric, record.block)
             if key in left:

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from importlib.machinery import PathFinder
+from pathlib import Path
 from typing import Any
 
 from hiddencost.backends.base import Backend
@@ -24,6 +25,8 @@ from hiddencost.strategies import Extraction
 
 BACKENDS: tuple[Backend, ...] = (TensorFlow(), Jax(), Torch())
 _started: list[Backend] = []
+GPUS = Path("/dev/nvidia0")
+"""The first of the GPUs that the driver shows."""
 
 
 def find(name: str) -> Backend:
@@ -35,6 +38,14 @@ def check(name: str) -> None:
     """Raises UserError when the backend's package is not installed."""
     if importlib.util.find_spec(name) is None:
         raise UserError(f"backend '{name}' is not installed: pip install 'hiddencost[{name}]'")
+
+
+def check_device(name: str) -> None:
+    """Raises UserError when the machine does not show the device."""
+    if name == "gpu" and not GPUS.exists():
+        raise UserError(
+            f"device 'gpu': this machine shows no NVIDIA GPU ({GPUS}); leave it out, or --device cpu"
+        )
 
 
 def current() -> Backend:
@@ -69,16 +80,20 @@ def import_packages(name: str) -> dict[str, float]:
     return seconds
 
 
-def start(name: str, threads: int) -> tuple[dict[str, float], dict[str, int]]:
-    """Imports the packages in this process with `threads` threads for one operation.
+def start(name: str, threads: int, device: str = "cpu") -> tuple[dict[str, float], dict[str, int]]:
+    """Imports the packages in this process with `threads` threads for one operation, on the device. Raises
+    UserError where the backend does not see it.
 
     Returns the seconds that each import took, on top of what was loaded before it (TensorFlow imports
     Keras), and the thread counts.
     """
     backend = find(name)
-    os.environ.update(backend.settings(threads))
+    os.environ.update(backend.settings(threads, device))
     seconds = import_packages(name)
     _started[:] = [backend]
+    backend.device = device
+    if device == "gpu":
+        backend.use_gpu()
     return seconds, backend.set_threads(threads)
 
 
@@ -146,6 +161,11 @@ def place(inputs: dict[str, Any], mode: str, batch: int) -> Any:
 def to_numpy(tensor: Any) -> Any:
     """A tensor's values on the host."""
     return tensor if type(tensor).__module__ == "numpy" else current().to_numpy(tensor)
+
+
+def pinned_seconds(result: Any) -> float | None:
+    """Seconds of copying a result to page-locked memory of the host; None where the backend cannot."""
+    return current().pinned_seconds(tensors(result))
 
 
 def tensors(result: Any) -> list[Any]:

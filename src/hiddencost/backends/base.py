@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from hiddencost.errors import UserError
+
 
 class Backend(ABC):
     """A backend of Keras. name: as KERAS_BACKEND and its package are called. packages: what is imported, in
@@ -16,10 +18,28 @@ class Backend(ABC):
     packages: tuple[str, ...]
     predicts_in: str
     compiles_operations = False
+    device = "cpu"
 
-    def settings(self, threads: int) -> dict[str, str]:
-        """What the environment must hold before the packages are imported."""
-        return {"KERAS_BACKEND": self.name, "CUDA_VISIBLE_DEVICES": "-1"}
+    def settings(self, threads: int, device: str) -> dict[str, str]:
+        """What the environment must hold before the packages are imported. A CPU's process sees no GPU."""
+        return {"KERAS_BACKEND": self.name, **({"CUDA_VISIBLE_DEVICES": "-1"} if device == "cpu" else {})}
+
+    @abstractmethod
+    def use_gpu(self) -> None:
+        """Multiplies float32 in full on the GPU, and takes its memory as it is needed. Raises UserError where
+        the package sees none."""
+
+    @abstractmethod
+    def reset_peak(self) -> int:
+        """Bytes of the device's memory in use; from here on, they are the peak."""
+
+    @abstractmethod
+    def peak_bytes(self) -> int:
+        """The most bytes of the device's memory in use at one time since `reset_peak`."""
+
+    def pinned_seconds(self, tensors: Sequence[Any]) -> float | None:
+        """Seconds of copying tensors to page-locked memory of the host, where the backend can."""
+        return None
 
     @abstractmethod
     def set_threads(self, threads: int) -> dict[str, int]:
@@ -57,3 +77,10 @@ class Backend(ABC):
     @abstractmethod
     def to_numpy(self, tensor: Any) -> Any:
         """A tensor's values on the host."""
+
+
+def no_gpu(name: str, command: str) -> UserError:
+    """What a package that sees no GPU is told with, and the command that mends it."""
+    return UserError(
+        f"{name} sees no GPU: its CPU build is installed, or there is no CUDA driver ({command})"
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from hiddencost.backends.base import Backend
+from hiddencost.backends.base import Backend, no_gpu
 
 
 class _Jitted:
@@ -36,10 +36,36 @@ class Jax(Backend):
     predicts_in = "jit"
     compiles_operations = True
 
-    def settings(self, threads: int) -> dict[str, str]:
+    def settings(self, threads: int, device: str) -> dict[str, str]:
         """XLA's pool for a CPU has as many threads as PJRT_NPROC says when JAX starts."""
+        if device == "gpu":
+            whole = {"JAX_DEFAULT_MATMUL_PRECISION": "highest", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+            return {**super().settings(threads, device), **whole}
         one = {"XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"} if threads == 1 else {}
-        return {**super().settings(threads), **one, "JAX_PLATFORMS": "cpu", "PJRT_NPROC": str(threads)}
+        return {
+            **super().settings(threads, device),
+            **one,
+            "JAX_PLATFORMS": "cpu",
+            "PJRT_NPROC": str(threads),
+        }
+
+    def use_gpu(self) -> None:
+        """What a GPU needs is in the settings: JAX reads it when it starts."""
+        import jax
+
+        if jax.default_backend() != "gpu":
+            raise no_gpu(self.name, "pip install 'jax[cuda12]'")
+
+    def reset_peak(self) -> int:
+        """JAX keeps one peak for the whole process: cases come in ascending shapes."""
+        import jax
+
+        return int(jax.local_devices()[0].memory_stats()["bytes_in_use"])
+
+    def peak_bytes(self) -> int:
+        import jax
+
+        return int(jax.local_devices()[0].memory_stats()["peak_bytes_in_use"])
 
     def set_threads(self, threads: int) -> dict[str, int]:
         return {"intra_op": threads}

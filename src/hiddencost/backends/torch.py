@@ -3,10 +3,11 @@ graph that a backward pass would need; `train`, with the backward pass."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from hiddencost.backends.base import Backend
+from hiddencost.backends.base import Backend, no_gpu
 
 
 class Torch(Backend):
@@ -14,8 +15,40 @@ class Torch(Backend):
     packages = ("torch", "keras", "keras_hub")
     predicts_in = "eager"
 
-    def settings(self, threads: int) -> dict[str, str]:
-        return {**super().settings(threads), "OMP_NUM_THREADS": str(threads)}
+    def settings(self, threads: int, device: str) -> dict[str, str]:
+        return {**super().settings(threads, device), "OMP_NUM_THREADS": str(threads)}
+
+    def use_gpu(self) -> None:
+        import torch
+
+        if not torch.cuda.is_available():
+            raise no_gpu(self.name, "pip install torch, a CUDA build")
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = False
+
+    def reset_peak(self) -> int:
+        import torch
+
+        torch.cuda.reset_peak_memory_stats()
+        return int(torch.cuda.memory_allocated())
+
+    def peak_bytes(self) -> int:
+        import torch
+
+        return int(torch.cuda.max_memory_allocated())
+
+    def pinned_seconds(self, tensors: Sequence[Any]) -> float | None:
+        if self.device == "cpu":
+            return None
+        import torch
+
+        pinned = [torch.empty_like(tensor, device="cpu", pin_memory=True) for tensor in tensors]
+        torch.cuda.synchronize()
+        began = time.perf_counter()
+        for theirs, mine in zip(tensors, pinned, strict=True):
+            mine.copy_(theirs, non_blocking=True)
+        torch.cuda.synchronize()
+        return time.perf_counter() - began
 
     def set_threads(self, threads: int) -> dict[str, int]:
         import torch
@@ -52,11 +85,16 @@ class Torch(Backend):
 
     def synchronize(self, tensors: Sequence[Any]) -> None:
         """Calls on a CPU return when they are done."""
+        if self.device == "gpu":
+            import torch
+
+            torch.cuda.synchronize()
 
     def place(self, inputs: dict[str, Any]) -> Any:
         import torch
 
-        return {name: torch.from_numpy(array) for name, array in inputs.items()}
+        place = "cuda" if self.device == "gpu" else "cpu"
+        return {name: torch.from_numpy(array).to(place) for name, array in inputs.items()}
 
     def to_numpy(self, tensor: Any) -> Any:
         import ml_dtypes

@@ -98,6 +98,7 @@ def _axis(
 @_axis("--strategy", "strategy", "Strategies (see `hiddencost strategies`)")
 @_axis("--points", "points", "Hidden states: last, middle, last_four, all, block_3, -1")
 @_axis("--backend", "backend", "Backends: tensorflow, jax, torch")
+@_axis("--device", "device", "Devices: cpu, gpu")
 @_axis("--mode", "mode", "Modes: eager, graph, xla, jit, compile, predict")
 @_axis("--batch", "batch", "Batch sizes", int)
 @_axis("--seq", "length", "Sequence lengths", int)
@@ -148,11 +149,13 @@ def run(
 
     source = grid.grid_path(grid_name)
     planned, text = grid.read(source)
-    axes = {name: overrides[name] for name in ("backend", *grid.AXES) if overrides[name] is not None}
+    axes = {
+        name: overrides[name] for name in ("backend", "device", *grid.AXES) if overrides[name] is not None
+    }
     names = ("blocks", "precision", "seconds", "budget", "threads")
     time = {name: overrides[name] for name in names if overrides[name] is not None}
-    unused = "backend" in axes  # and need not be installed
-    grid.check(planned, grid.without_backends(CATALOGUE) if unused else CATALOGUE, f"grid {source}")
+    replaced = "backend" in axes or "device" in axes
+    grid.check(planned, grid.anywhere(CATALOGUE) if replaced else CATALOGUE, f"grid {source}")
     planned = grid.override(planned, axes, time)
     grid.check(planned, CATALOGUE, "command line")
     timed, memory = grid.timed_jobs(planned), grid.memory_jobs(planned)
@@ -191,8 +194,13 @@ def _go_on(folder: Path, case_timeout: float, given: Sequence[str]) -> None:
         raise UserError(f"--resume takes the plan from the run: leave out {', '.join(given)}")
     found = store.read(folder)
     planned = grid.planned_in(found.header, str(folder))
-    now = environment.capture(0, {}, own_load=0)
-    changes = [change for before in found.environments[:1] for change in environment.changes(before, now)]
+    changes = [
+        change
+        for before in found.environments[:1]
+        for change in environment.changes(
+            before, environment.capture(0, {}, own_load=0, backend=before.backend, device=before.device)
+        )
+    ]
     if found.header.git_commit != git_commit():
         changes.append(f"hiddencost's commit was {found.header.git_commit} and is {git_commit()}")
     if changes:

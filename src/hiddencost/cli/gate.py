@@ -243,12 +243,12 @@ def _run_sides(
         for name, side in zip(("before", "after"), sides, strict=True):
             writer = store.Writer(folder / name, msgspec.structs.replace(head, git_commit=side.name))
             stack.callback(writer.close)
-            mine: dict[str, Nursery] = {}
-            for backend in dict.fromkeys(job.backend for job in [*timed, *memory]):
-                log = stack.enter_context(open(folder / name / f"nursery-{backend}.log", "wb"))
-                settings = backends.find(backend).settings(planned.time.threads)
-                mine[backend] = Nursery(side.python, {**side.environment, **settings}, log)
-                stack.callback(mine[backend].close)
+            mine: dict[tuple[str, str], Nursery] = {}
+            for ground in dict.fromkeys(job.ground for job in [*timed, *memory]):
+                log = stack.enter_context(open(folder / name / f"nursery-{'-'.join(ground)}.log", "wb"))
+                settings = backends.find(ground[0]).settings(planned.time.threads, ground[1])
+                mine[ground] = Nursery(side.python, {**side.environment, **settings}, log)
+                stack.callback(mine[ground].close)
             supervisors.append(Supervisor(writer, bar, nurseries=mine, bench=side.bench))
         for supervisor in supervisors:
             for nursery in supervisor.nurseries.values():

@@ -37,7 +37,9 @@ def opening(run: Run) -> list[tuple[str, str]]:
 def machine(run: Run) -> str:
     """The machine in one line; all of them where processes ran on several."""
     machines = dict.fromkeys(
-        f"{e.processor}, {e.cores} cores, {quantity(e.memory_bytes, unit='B')}, {e.system}, Python {e.python}"
+        f"{e.gpu}; " * bool(e.gpu)
+        + f"{e.processor}, {e.cores} cores, {quantity(e.memory_bytes, unit='B')}, "
+        + f"{e.system}, Python {e.python}"
         for e in run.environments
     )
     return listed(machines) or "not recorded"

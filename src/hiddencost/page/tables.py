@@ -22,7 +22,7 @@ from hiddencost.page.grids import (
     way,
 )
 from hiddencost.records import REFERENCE, SINGLE_BLOCK, TWIN, Case, Comparison
-from hiddencost.stats import FEWEST_BLOCKS, Table
+from hiddencost.stats import FEWEST_BLOCKS, Table, peak_metric
 
 
 def data_set_cases(table: Table) -> set[Case]:
@@ -39,7 +39,11 @@ def times(table: Table) -> Section:
     """Every timed way against the reference of its group, group by group."""
     cases = planned_order(table, set(table.cases("seconds")) - data_set_cases(table))
     note = "One table for each model, shape and mode. A time is that of one call; in predict, of a data set."
-    return Section("Time against the plain forward pass", note, by_group(cases, time_columns(table)))
+    columns = time_columns(table)
+    if table.cases("host_copy_seconds"):
+        columns = {**columns, "then to NumPy": reader(table, "host_copy_seconds", "s")}
+        note += " What returned stays on the device: bringing it to NumPy comes on top."
+    return Section("Time against the plain forward pass", note, by_group(cases, columns))
 
 
 def time_columns(table: Table) -> Columns:
@@ -141,7 +145,7 @@ def memory(table: Table) -> Section:
         return NONE if found is None else quantity(found, unit="B")
 
     def over_floor(case: Case) -> str:
-        peak, found = table.center(case, "peak_heap_bytes"), table.live_set_floor(case)
+        peak, found = table.center(case, peak_metric(case)), table.live_set_floor(case)
         return quantity(*over(peak, (found, None, None))) if peak and found else NONE
 
     def disagreement(case: Case) -> str:
@@ -152,7 +156,7 @@ def memory(table: Table) -> Section:
 
     columns: Columns = {
         "way": way,
-        "peak heap": reader(table, "peak_heap_bytes", "B"),
+        "peak": lambda case: reader(table, peak_metric(case), "B")(case),
         "payload": reader(table, "payload_bytes", "B"),
         "live-set floor": lambda case: NONE if case.strategy == SINGLE_BLOCK else floor(case),
         "peak / floor": lambda case: NONE if case.strategy == SINGLE_BLOCK else over_floor(case),
@@ -160,10 +164,11 @@ def memory(table: Table) -> Section:
         "resident set (sampled)": reader(table, "peak_rss_sampled_bytes", "B"),
         "sampled to kernel": disagreement,
     }
-    metrics = ("peak_heap_bytes", "peak_rss_bytes", "peak_rss_sampled_bytes")
+    metrics = ("peak_heap_bytes", "peak_device_bytes", "peak_rss_bytes", "peak_rss_sampled_bytes")
     cases = {case for metric in metrics for case in table.cases(metric)} - data_set_cases(table)
     note = (
-        "Peak heap is the most that was live at one time during one warm call. Floors: the payload, and "
+        "The peak is the most that was live at one time during one warm call: of the heap, or of "
+        "a GPU's memory. Floors: the payload, and "
         "the live set (the payload, or the output where nothing else is asked for, and the working set of "
         "a single block)."
     )

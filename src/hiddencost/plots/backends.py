@@ -13,9 +13,9 @@ from hiddencost.grid import MODES
 from hiddencost.plots import choose, parts, style
 from hiddencost.plots.choose import Row
 from hiddencost.records import OUTPUT, REFERENCE, SINGLE_BLOCK, Case
-from hiddencost.stats import Table
+from hiddencost.stats import Table, peak_metric
 
-PEAK = "peak_heap_bytes"
+PEAKS = ("peak_heap_bytes", "peak_device_bytes")
 MIB = 2**20
 READ = ((("functional_submodel", "middle"), "a sub-model up to the middle takes {} of it"),
         (("functional_submodel", "all"), "all hidden states take {}"))  # fmt: skip
@@ -31,14 +31,19 @@ ROW, TOP, AXIS, VALUES = 0.24, 0.26, 0.5, (0.62, 0.86, 0.98)
 
 @style.styled
 def backends(table: Table) -> Figure | None:
-    """Every backend and mode as a row, at the model and shape that most of them have; nothing for a run
-    with one backend."""
+    """Every backend, mode and device as a row, at the model and shape that most of them have; nothing for a
+    run with one backend on one device."""
     timed = _alike(choose.forward_cases(table, "seconds"))
     if not timed:
         return None
-    held = _alike(case for case in choose.forward_cases(table, PEAK) if case.strategy != SINGLE_BLOCK)
+    peaks = [case for metric in PEAKS for case in choose.forward_cases(table, metric)]
+    held = _alike(case for case in peaks if case.strategy != SINGLE_BLOCK)
     rows = _ordered(map(_program, [*timed, *held]))
-    names = [f"{style.plain(row.strategy)}, {style.plain(row.points)}" for row in rows]
+    names = [
+        f"{style.plain(row.strategy)}, {style.plain(row.points)}"
+        + f" on {style.plain(row.reduction)}" * (len({row.reduction for row in rows}) > 1)
+        for row in rows
+    ]
     sheet = parts.Sheet(_title(table, timed), _scope(timed, held), TOP + ROW * len(rows) + AXIS, CAPTION)
     left = parts.EDGE + 0.1 + max(map(parts.text_width, names))
     cell = (parts.WIDTH - left - 0.05) / 3
@@ -55,24 +60,24 @@ def backends(table: Table) -> Figure | None:
 
 
 def _alike(cases: Iterable[Case]) -> list[Case]:
-    """The plain passes and what is read beside them, of the model, device, dtype and shape that most
-    programs have (the largest among equals). None where one backend alone was measured there."""
+    """The plain passes and what is read beside them, of the model, dtype and shape that most programs have
+    (the largest among equals). None where one backend on one device alone was measured there."""
     ways = {(REFERENCE, OUTPUT), *(way for way, _ in READ)}
     found: dict[object, list[Case]] = defaultdict(list)
     for case in cases:
         if (case.strategy, case.points) in ways and case.mode not in OTHER_WORK:
-            found[case.model, case.device, case.dtype, case.batch, case.length].append(case)
+            found[case.model, case.dtype, case.batch, case.length].append(case)
     best = max(
         found.values(),
         key=lambda members: (len(set(map(_program, members))), members[0].batch * members[0].length),
         default=[],
     )
-    return best if len({case.backend for case in best}) > 1 else []
+    return best if len({(case.backend, case.device) for case in best}) > 1 else []
 
 
 def _program(case: Case) -> Row:
-    """The row of a case here: its backend and mode."""
-    return Row(case.backend, case.mode, "none")
+    """The row of a case here: its backend, mode and device."""
+    return Row(case.backend, case.mode, case.device)
 
 
 def _ordered(programs: Iterable[Row]) -> list[Row]:
@@ -84,6 +89,7 @@ def _ordered(programs: Iterable[Row]) -> list[Row]:
             row.strategy,
             choose.place(row.points, choose.SHOWN),
             row.points,
+            row.reduction,
         ),
     )
 
@@ -135,13 +141,13 @@ def _ratios(ax: Axes, table: Table, rows: Sequence[Row], cases: Sequence[Case]) 
 
 def _peaks(ax: Axes, table: Table, rows: Sequence[Row], cases: Sequence[Case]) -> None:
     """What is held at the peak of a plain pass, and with all hidden states."""
-    ax.set_title("peak heap")
-    ax.set_xlabel("peak heap, MiB")
+    ax.set_title("peak memory")
+    ax.set_xlabel("heap, or a GPU's memory, MiB" if _on_gpu(cases) else "heap, MiB")
     for height, row in enumerate(rows):
         told = []
         for way, thick in (((REFERENCE, OUTPUT), 0.28), (READ[1][0], 0.62)):
             case = _of(cases, row, *way)
-            center = table.center(case, PEAK) if case else None
+            center = table.center(case, peak_metric(case)) if case else None
             if center:
                 mib = center[0] / MIB
                 ax.barh(
@@ -157,13 +163,16 @@ def _peaks(ax: Axes, table: Table, rows: Sequence[Row], cases: Sequence[Case]) -
         parts.value(ax, height, " → ".join(told), VALUES[2])
 
 
+def _on_gpu(cases: Iterable[Case]) -> bool:
+    return any(case.device != "cpu" for case in cases)
+
+
 def _scope(timed: Sequence[Case], held: Sequence[Case]) -> str:
     case = timed[0]
-    scope = (
-        f"{style.plain(case.model)} on {style.plain(case.device)}, {style.plain(case.dtype)}; batch × length "
-    )
+    devices = listed(dict.fromkeys(style.plain(case.device) for case in timed))
+    scope = f"{style.plain(case.model)} on {devices}, {style.plain(case.dtype)}; batch × length "
     scope += style.shape(case)
-    return scope + (f"; peak heap: {style.plain(held[0].model)}, {style.shape(held[0])}" if held else "")
+    return scope + (f"; peak memory: {style.plain(held[0].model)}, {style.shape(held[0])}" if held else "")
 
 
 def _title(table: Table, cases: Sequence[Case]) -> str:
@@ -178,7 +187,8 @@ def _title(table: Table, cases: Sequence[Case]) -> str:
         seconds, case = min(plain, key=lambda pair: pair[0])
         said.append(
             f"A plain pass is fastest with {style.plain(case.backend)} in {style.plain(case.mode)} mode "
-            f"({style.seconds(seconds)})"
+            + f"on {style.plain(case.device)} " * _on_gpu(cases)
+            + f"({style.seconds(seconds)})"
         )
     for way, words in READ:
         found = [table.compare(case) for case in cases if (case.strategy, case.points) == way]

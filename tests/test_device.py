@@ -1,0 +1,127 @@
+"""What a GPU needs, with a backend that is none: what is called, in which order, and what it is told."""
+
+import os
+
+import pytest
+
+from hiddencost import backends, environment, measure, memory, rotation
+from hiddencost.backends.base import Backend
+from hiddencost.errors import UserError
+from hiddencost.grid import Task
+from hiddencost.records import REFERENCE, Case
+
+
+class Fake(Backend):
+    """A backend without a framework, whose device counts what it is asked for."""
+
+    name = "fake"
+    packages = ()
+    predicts_in = "eager"
+
+    def __init__(self, gpus=1):
+        self.gpus, self.calls = gpus, []
+
+    def set_threads(self, threads):
+        return {"intra_op": threads}
+
+    def use_gpu(self):
+        self.calls.append("use")
+        if not self.gpus:
+            raise UserError("fake sees no GPU")
+
+    def reset_peak(self):
+        self.calls.append("reset")
+        return 100
+
+    def peak_bytes(self):
+        self.calls.append("peak")
+        return 350
+
+    def synchronize(self, tensors):
+        self.calls.append("synchronize")
+
+    def compiled(self, run, mode, model, traced):
+        return run
+
+    def place(self, inputs):
+        return inputs
+
+    def to_numpy(self, tensor):
+        return tensor
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    found = Fake()
+    monkeypatch.setattr(backends, "BACKENDS", (found,))
+    monkeypatch.setattr(backends, "_started", [])
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    return found
+
+
+def test_a_gpu_is_made_ready_when_its_backend_starts_and_hidden_from_a_cpus(fake):
+    assert fake.settings(1, "cpu") == {"KERAS_BACKEND": "fake", "CUDA_VISIBLE_DEVICES": "-1"}
+    assert fake.settings(1, "gpu") == {"KERAS_BACKEND": "fake"}
+    backends.start("fake", 1)
+    assert (fake.device, fake.calls) == ("cpu", [])
+    backends.start("fake", 1, "gpu")
+    assert (fake.device, fake.calls) == ("gpu", ["use"])
+    fake.gpus = 0
+    with pytest.raises(UserError, match="fake sees no GPU"):
+        backends.start("fake", 1, "gpu")
+
+
+@pytest.mark.parametrize("backend", backends.BACKENDS, ids=lambda backend: backend.name)
+def test_every_backend_hides_the_gpu_from_a_cpus_process_alone(backend):
+    assert backend.settings(1, "cpu")["CUDA_VISIBLE_DEVICES"] == "-1"
+    assert "CUDA_VISIBLE_DEVICES" not in backend.settings(1, "gpu")
+    assert "JAX_PLATFORMS" not in backend.settings(1, "gpu")
+
+
+def test_the_devices_peak_is_reset_before_the_call_and_read_when_its_work_has_ended(
+    fake, process, monkeypatch
+):
+    monkeypatch.setattr(backends, "_started", [fake])
+    peak, result = memory.peak_device(lambda: fake.calls.append("call"))
+    assert (peak, result) == (250, None)
+    assert fake.calls == ["reset", "call", "synchronize", "peak"]
+
+
+def test_a_copy_to_page_locked_memory_is_recorded_where_the_backend_can(process, tiny, monkeypatch):
+    monkeypatch.setattr(backends, "pinned_seconds", lambda result: 0.125)
+    case = Case(model="bert_tiny", strategy=REFERENCE, batch=1, length=8)
+    tasks = [Task(suite="forward", case=case, seconds=0.05)]
+    found = {m.metric: m.values for m in rotation.rotation(process, tasks)}
+    assert found["host_copy_pinned_seconds"] == (0.125,)
+
+
+class ResourceExhaustedError(Exception):
+    """As TensorFlow calls it."""
+
+
+class OutOfMemoryError(RuntimeError):
+    """As torch calls it."""
+
+
+@pytest.mark.parametrize(
+    ("error", "state"),
+    [
+        (MemoryError(), "out_of_memory"),
+        (ResourceExhaustedError("OOM when allocating"), "out_of_memory"),
+        (OutOfMemoryError("CUDA out of memory."), "out_of_memory"),
+        (RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate"), "out_of_memory"),
+        (RuntimeError("another"), "crashed"),
+    ],
+)
+def test_out_of_memory_is_a_state_of_its_own_in_the_words_of_every_backend(error, state):
+    assert measure.state_of(error) == state
+
+
+def test_the_gpu_stands_in_the_environment_of_its_processes_alone(monkeypatch):
+    monkeypatch.setattr(environment, "_of_gpu", lambda query: ["NVIDIA H100, 81559 MiB, 580.1"])
+    assert environment.capture(0, {}, 0, "jax", "gpu").gpu == "NVIDIA H100, 81559 MiB, 580.1"
+    assert environment.capture(0, {}, 0, "jax", "cpu").gpu == ""
+    other = environment.capture(0, {}, 0, "jax", "gpu")
+    monkeypatch.setattr(environment, "_of_gpu", lambda query: [])
+    told = list(environment.changes(other, environment.capture(0, {}, 0, "jax", "gpu")))
+    assert told == ["gpu was NVIDIA H100, 81559 MiB, 580.1 and is unknown"]
