@@ -4,7 +4,7 @@
 
 Every task yields its metric after SECONDS, by a clock on which a call takes 1 s: on a side `after`, and in a
 run that is no side, as many times longer as the variable FAKE says of its strategy (JSON; `STRATEGY again`
-for what is measured again); the bytes likewise. A case whose strategy is `dies`, `hangs`,
+for what is measured again); the bytes likewise, of 1 MiB. A case whose strategy is `dies`, `hangs`,
 `eats` (as if killed for want of memory), `fails` (exits with code 3) or `fills` (reports that a device's
 memory is full, and asks for a new worker) ends as its name says; `stumbles` dies once, when part of its group
 is reported.
@@ -52,7 +52,11 @@ def main(jobs_file, report, lifeline, doing_file, seconds, *options):
                 record = Measurement(
                     case=task.case,
                     metric=METRIC_OF_SUITE[task.suite],
-                    values=(1.0 if side == 0 else factor(task.case, "again" in folder.parts),) * 2,
+                    values=(
+                        (1.0 if side == 0 else factor(task.case, "again" in folder.parts))
+                        * (2**20 if task.suite == "memory" else 1),
+                    )
+                    * 2,
                     places=places(place, len(group), side, "--leads" in options),
                     block=job.block,
                 )

@@ -37,6 +37,7 @@ MUTANTS = (
     ("gate/judging.py", "slower < alpha and estimate.shift > math.log1p(threshold)", "slower < alpha"),
     ("gate/judging.py", "if slower < alpha and estimate", "if estimate"),
     ("gate/judging.py", "elif detectable > threshold:", "elif detectable > 10:"),
+    ("gate/judging.py", "after - before > GRAIN_BYTES.get(evidence.metric, 0)", "after - before > 0"),
     ("gate/judging.py", "after > before * (1 + threshold)", "after > before * (1 + 2 * threshold)"),
     ("gate/judging.py", "holm([estimate.chance(-estimate.shift)", "holm([estimate.chance(estimate.shift)"),
     ("gate/outcome.py", 'REGRESSIONS = ("slower", "larger")', 'REGRESSIONS = ("slower",)'),

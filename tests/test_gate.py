@@ -162,6 +162,22 @@ def test_holm_adjusts_step_by_step():
     assert holm([]) == []
 
 
+@pytest.mark.parametrize(
+    ("metric", "before", "after", "word"),
+    [
+        ("peak_heap_bytes", 500_994.0, 508_990.0, "same"),  # identical code, seen
+        ("peak_heap_bytes", 500_000.0, 500_000.0 + 2**14, "same"),
+        ("peak_heap_bytes", 500_000.0, 500_001.0 + 2**14, "larger"),
+        ("peak_heap_bytes", 500_001.0 + 2**14, 500_000.0, "smaller"),
+        ("peak_heap_bytes", 500_000.0 + 2**14, 500_000.0, "same"),
+        ("payload_bytes", 500_000.0, 508_000.0, "larger"),
+    ],
+)
+def test_a_heap_that_moves_by_less_than_its_smallest_step_is_the_same(metric, before, after, word):
+    (change,) = judge([Evidence(ALL, metric, before, after)], {metric: 0.01}, gate.SURE)
+    assert change.word == word
+
+
 def test_pairs_are_judged_by_a_one_sample_t_test_and_runs_apart_by_welchs():
     generator = np.random.default_rng(0)
     shifts, earlier, later = (

@@ -85,7 +85,7 @@ def test_from_grid_to_baseline_to_exit_code(line, measured):
         "Regression. 1 slower, 1 larger, 2 same.",
         "case metric before after after / before verdict",
         f"{CASE} overhead_ratio 1.00 1.05 1.05 slower",
-        f"{CASE} peak_heap_bytes 1.000 B 1.050 B +5.0 % larger",
+        f"{CASE} peak_heap_bytes 1.000 MiB 1.050 MiB +5.0 % larger",
     ]
     assert "| slower |" in (measured / "m.md").read_text()
     assert json.loads((measured / "j.json").read_text())["exit_code"] == 1
@@ -104,7 +104,7 @@ def test_a_gate_that_measures_measures_again_what_it_suspects(line):
         "No regression. 4 same.",
         "case metric before after after / before verdict",
         f"{CASE} overhead_ratio 1.00 1.00 1.00 same: seemed slower at first (1.050), not when measured again",
-        f"{CASE} peak_heap_bytes 1.000 B 1.000 B +0.00 % same: seemed larger at first (1.050), "
+        f"{CASE} peak_heap_bytes 1.000 MiB 1.000 MiB +0.00 % same: seemed larger at first (1.050), "
         "not when measured again",
     ]
 
