@@ -1,6 +1,7 @@
 """What a GPU needs, with a backend that is none: what is called, in which order, and what it is told."""
 
 import os
+import sys
 
 import pytest
 
@@ -56,6 +57,7 @@ def fake(monkeypatch):
     monkeypatch.setattr(backends, "BACKENDS", (found,))
     monkeypatch.setattr(backends, "_started", [])
     monkeypatch.setattr(os, "environ", dict(os.environ))
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path])  # or nothing would be hidden from later tests
     return found
 
 
@@ -93,6 +95,17 @@ def test_a_copy_to_page_locked_memory_is_recorded_where_the_backend_can(process,
     tasks = [Task(suite="forward", case=case, seconds=0.05)]
     found = {m.metric: m.values for m in rotation.rotation(process, tasks)}
     assert found["host_copy_pinned_seconds"] == (0.125,)
+
+
+def test_predict_has_brought_its_result_to_the_host_itself(process, tiny, monkeypatch):
+    def never(result):
+        raise AssertionError("NumPy arrays are not on the device")
+
+    monkeypatch.setattr(backends, "pinned_seconds", never)
+    case = Case(model="bert_tiny", strategy=REFERENCE, mode="predict", batch=1, length=8, examples=2)
+    found = list(rotation.rotation(process, [Task(suite="forward", case=case, seconds=0.05)]))
+    assert {m.state for m in found} == {"ok"}
+    assert not [m for m in found if m.metric.startswith("host_copy")]
 
 
 class ResourceExhaustedError(Exception):

@@ -112,11 +112,7 @@ def _prepare(
         result = run(placed)
         backends.synchronize(result)
         called = time.perf_counter() - began
-        began = time.perf_counter()
-        for tensor in backends.tensors(result):
-            backends.to_numpy(tensor)
-        copied = time.perf_counter() - began
-        pinned = backends.pinned_seconds(result)
+        copies = _host_copies(case, result)
         worst = difference(case, result, extraction, process, expected)
     except WrongValuesError as error:
         yield process.failure(case, "seconds", "wrong", str(error))
@@ -129,14 +125,25 @@ def _prepare(
     if built is not None:
         yield process.measurement(case, "build_seconds", [built])
         yield process.measurement(case, "first_call_seconds", [called], **notes)
-    if case.mode not in ("predict", "train"):  # the first gives NumPy itself, the second gradients
-        yield process.measurement(case, "host_copy_seconds", [copied])
-        if pinned is not None:
-            yield process.measurement(case, "host_copy_pinned_seconds", [pinned])
+    for metric, taken in copies.items():
+        yield process.measurement(case, metric, [taken])
     yield process.measurement(case, "max_abs_difference", [worst])
     yield process.measurement(case, "output_bytes", [output])
     yield process.measurement(case, "payload_bytes", [payload_bytes(case, process.of(case)[1])])
     ready.append(Ready(case, run, fault=process.fault(case)))
+
+
+def _host_copies(case: Case, result: Any) -> dict[str, float]:
+    """Seconds of bringing what a call returned to the host, by metric. Nothing for `predict`, which has done
+    it, and for `train`, which returns gradients."""
+    if case.mode in ("predict", "train"):
+        return {}
+    began = time.perf_counter()
+    for tensor in backends.tensors(result):
+        backends.to_numpy(tensor)
+    found = {"host_copy_seconds": time.perf_counter() - began}
+    pinned = backends.pinned_seconds(result)
+    return found if pinned is None else {**found, "host_copy_pinned_seconds": pinned}
 
 
 def _rounds(process: Process, ready: list[Ready], placed: Any, seconds: float) -> dict[str, str]:
