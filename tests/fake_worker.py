@@ -49,14 +49,12 @@ def main(jobs_file, report, lifeline, doing_file, seconds, *options):
             for place, task in enumerate(group):
                 folder = Path(doing_file).parent.parent
                 side = {"before": 0, "after": 1}.get(folder.name)
+                unit = 2**20 if task.suite == "memory" else 1.0
+                worse = 1.0 if side == 0 else factor(task.case, "again" in folder.parts)
                 record = Measurement(
                     case=task.case,
                     metric=METRIC_OF_SUITE[task.suite],
-                    values=(
-                        (1.0 if side == 0 else factor(task.case, "again" in folder.parts))
-                        * (2**20 if task.suite == "memory" else 1),
-                    )
-                    * 2,
+                    values=(unit * worse,) * 2,
                     places=places(place, len(group), side, "--leads" in options),
                     block=job.block,
                 )

@@ -61,7 +61,7 @@ def test_bad_input_to_run_is_one_line(tmp_path, arguments, line):
 
 
 def test_a_gpu_that_is_not_there_is_told_before_anything_runs(tmp_path, monkeypatch):
-    monkeypatch.setattr(backends, "GPUS", tmp_path / "nvidia0")
+    monkeypatch.setattr(backends, "FIRST_GPU", tmp_path / "nvidia0")
     out = ("--out", str(tmp_path / "run"))
     line = (
         f"device 'gpu': this machine shows no NVIDIA GPU ({tmp_path}/nvidia0); leave it out, or --device cpu"

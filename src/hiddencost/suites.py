@@ -132,8 +132,10 @@ class Measured:
         self.report(record)
         if isinstance(record, Measurement):
             self._found[record.case, record.metric] = record
+            # It is this process that holds the device, not a child that reads its memory: what is left of a
+            # full one would not be what the next case has.
             if record.state == "out_of_memory" and record.case.device == "gpu" and self._process:
-                os._exit(START_ANEW)  # what is left of a full device would not be that of the next case
+                os._exit(START_ANEW)
 
     def timed(self, task: Task, selected: Callable[[], Iterable[Task]]) -> Measurement:
         """The times of a task's case; its whole group is measured at the first request, and so are all

@@ -112,14 +112,11 @@ class Supervisor:
 
     def _work_side_by_side(self, jobs: Sequence[Job]) -> None:
         by_ground = {job.ground: [other for other in jobs if other.ground == job.ground] for job in jobs}
-        hands = [
-            hand
-            for (_, device), alike in by_ground.items()
-            for i in range(MEMORY_WORKERS)
-            if device == "cpu" and (hand := alike[i::MEMORY_WORKERS])
-        ]
+        hands: list[Sequence[Job]] = []
         for (_, device), alike in by_ground.items():
-            if device != "cpu":  # a GPU has room for one
+            if device == "cpu":
+                hands += filter(None, (alike[i::MEMORY_WORKERS] for i in range(MEMORY_WORKERS)))
+            else:  # which has room for one
                 self._work(alike)
         with ThreadPoolExecutor(MEMORY_WORKERS) as pool:
             try:

@@ -25,8 +25,8 @@ from hiddencost.strategies import Extraction
 
 BACKENDS: tuple[Backend, ...] = (TensorFlow(), Jax(), Torch())
 _started: list[Backend] = []
-GPUS = Path("/dev/nvidia0")
-"""The first of the GPUs that the driver shows."""
+FIRST_GPU = Path("/dev/nvidia0")
+"""As the driver shows it."""
 
 
 def find(name: str) -> Backend:
@@ -42,9 +42,9 @@ def check(name: str) -> None:
 
 def check_device(name: str) -> None:
     """Raises UserError when the machine does not show the device."""
-    if name == "gpu" and not GPUS.exists():
+    if name == "gpu" and not FIRST_GPU.exists():
         raise UserError(
-            f"device 'gpu': this machine shows no NVIDIA GPU ({GPUS}); leave it out, or --device cpu"
+            f"device 'gpu': this machine shows no NVIDIA GPU ({FIRST_GPU}); leave it out, or --device cpu"
         )
 
 
