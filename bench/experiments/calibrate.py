@@ -7,11 +7,16 @@ own, side by side, what is suspected measured again. The kinds of trial take tur
 to FOLDER/results.jsonl, so that trials may be collected in several sittings. Beside a third of them, the
 same work is judged by pytest-benchmark's comparison of two runs, one after the other, in the same time. Then
 FOLDER gets report.md and calibration.svg, from all results collected so far.
+
+The machine may be used meanwhile: how much others computed beside each decision is measured, and a decision
+beside whom more than a tenth of a core was busy is told among those beside other work.
 """
 
 import argparse
 import json
 import multiprocessing
+import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -35,6 +40,8 @@ from hiddencost.gate.outcome import REGRESSIONS
 
 SLOWED = "always_return_all"
 PLAIN = Path(__file__).parent / "plain"
+BUSY = 0.1
+"""Cores that others keep busy, from which on a decision was made beside other work."""
 THRESHOLDS = (0.01, 0.03, 0.05, 0.10)
 """At which pytest-benchmark's medians are compared; the gate's threshold is 1 %."""
 
@@ -57,7 +64,8 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Result(msgspec.Struct, frozen=True, kw_only=True):
     """What was decided. alarms: (case, metric, word, ratio) of each regression told. ratio, half_width,
     detectable: of the slowed case, with the smallest slowdown that would have been seen. plain: by how much
-    pytest-benchmark's medians moved, by case."""
+    pytest-benchmark's medians moved, by case. others: cores that other processes kept busy meanwhile, those
+    of the trial's own load not counted."""
 
     trial: Trial
     alarms: tuple[tuple[str, str, str, float], ...]
@@ -67,8 +75,15 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     plain: dict[str, float] = {}
     plain_seconds: float = 0.0
-    when: str = ""
-    processor: str = ""
+    others: float
+    when: str
+    processor: str
+    commit: str
+
+    @property
+    def kind(self) -> Trial:
+        """The trial as it came to pass."""
+        return msgspec.structs.replace(self.trial, load=self.trial.load or self.others > BUSY)
 
 
 SAME, LOADED, THREE, TWO = Trial(), Trial(load=True), Trial(slower=0.03), Trial(slower=0.02)
@@ -94,6 +109,14 @@ def busy(seconds):
         time.sleep(0.1)
 
 
+def cpu_seconds():
+    """Of the whole machine, and of this process with all that it has waited for."""
+    user, nice, system, _, _, irq, softirq = map(int, Path("/proc/stat").read_text().split()[1:8])
+    own = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    ticks = os.sysconf("SC_CLK_TCK")
+    return (user + nice + system + irq + softirq) / ticks, sum(one.ru_utime + one.ru_stime for one in own)
+
+
 @contextmanager
 def load(wanted):
     """Other work on the machine while the block runs, and never for more than ten minutes."""
@@ -117,12 +140,14 @@ def decided(trial, folder):
         small.memory.clear()
     fault = grid.Fault(strategy=SLOWED, slower=trial.slower, states=trial.states)
     sides = trees.current(), trees.current()
-    began = time.perf_counter()
+    began, (machine, own) = time.perf_counter(), cpu_seconds()
     with load(trial.load), redirect_stdout(StringIO()):
         changes = decide(sides, small, text, folder, {**grid.GATED, **small.gate}, fault)
     seconds = time.perf_counter() - began
+    machine_then, own_then = cpu_seconds()
+    others = max(0.0, machine_then - machine - (own_then - own)) / seconds
     slowed = next((c for c in changes if c.case.strategy == SLOWED and c.timed), None)
-    return changes, slowed, seconds
+    return changes, slowed, seconds, others
 
 
 def plain(trial, folder, seconds):
@@ -153,10 +178,18 @@ def plain(trial, folder, seconds):
     return {name: medians[1][name] / medians[0][name] - 1 for name in medians[0]}, time.perf_counter() - began
 
 
+def source():
+    """The last commit that changed what decides."""
+    command = ["git", "log", "-1", "--format=%h", "--", "src", "bench"]
+    return subprocess.run(
+        command, cwd=Path(__file__).parents[2], capture_output=True, text=True
+    ).stdout.strip()
+
+
 def run(trial, compared):
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        changes, slowed, seconds = decided(trial, folder / "gate")
+        changes, slowed, seconds, others = decided(trial, folder / "gate")
         moved, took = plain(trial, folder, seconds) if compared and not trial.states else ({}, 0.0)
     return Result(
         trial=trial,
@@ -172,7 +205,9 @@ def run(trial, compared):
         plain=moved,
         plain_seconds=round(took, 1),
         when=datetime.now(UTC).isoformat(timespec="seconds"),
+        others=round(others, 3),
         processor=environment.processor(),
+        commit=source(),
     )
 
 
@@ -199,15 +234,16 @@ def plainly(result, threshold):
 
 
 def report(results, folder):
-    kinds = sorted({result.trial for result in results}, key=lambda t: (t.states, t.slower, t.load))
+    kinds = sorted({result.kind for result in results}, key=lambda t: (t.states, t.slower, t.load))
     lines = [
         "# How often is the gate wrong?",
         "",
         f"{len(results)} whole decisions on {', '.join(sorted({r.processor for r in results}))}, from "
         f"{min(r.when for r in results)[:10]} to {max(r.when for r in results)[:10]}, by "
-        "`python bench/experiments/calibrate.py`. Each cell: how often a regression was told, with the 95 % "
+        f"`make calibrate` at {', '.join(dict.fromkeys(r.commit for r in results))}. Each cell: how often a regression was told, with the 95 % "
         "interval (Wilson). Identical code: false alarms, of any case. Else: the share caught. The gate "
-        "counts from 1 % on, in several cases at once; pytest-benchmark compares the medians of two runs.",
+        "counts from 1 % on, in several cases at once; pytest-benchmark compares the medians of two runs. Beside "
+        f"other work: a load of the trial's own, or others kept more than {BUSY:g} cores busy meanwhile.",
         "",
         "| the side after | gate | measured by it (median) | "
         + " | ".join(f"pytest-benchmark, median:{t:.0%}" for t in THRESHOLDS)
@@ -215,7 +251,7 @@ def report(results, folder):
         "| --- | --- | --- | " + "--- | " * len(THRESHOLDS) + "--- |",
     ]
     for kind in kinds:
-        mine = [result for result in results if result.trial == kind]
+        mine = [result for result in results if result.kind == kind]
         with_plain = [result for result in mine if result.plain]
         cells = [share(sum(plainly(r, t) for r in with_plain), len(with_plain)) for t in THRESHOLDS]
         seconds = median(r.seconds for r in mine)
@@ -223,7 +259,7 @@ def report(results, folder):
         moved = f"{median(ratios) - 1:+.1%}" if ratios else "–"
         caught_share = share(sum(map(caught, mine)), len(mine))
         lines.append(f"| {kind} | {caught_share} | {moved} | {' | '.join(cells)} | {seconds:.0f} |")
-    quiet = [r for r in results if r.half_width and not r.trial.load]
+    quiet = [r for r in results if r.half_width and not r.kind.load]
     if quiet:
         lines += [
             "",
@@ -240,7 +276,7 @@ def report(results, folder):
 
 def draw(results, path):
     """The share of decisions that told of the slowed case, against how much slower it was."""
-    quiet = [result for result in results if not result.trial.load and not result.trial.states]
+    quiet = [result for result in results if not result.kind.load and not result.trial.states]
     slower = sorted({result.trial.slower for result in quiet})
     figure, ax = plt.subplots(figsize=(7, 4), layout="constrained")
     judges = [("gate", caught, "#0072B2")]
