@@ -14,11 +14,11 @@ WORKER = Path(__file__).parent / "fake_worker.py"
 def start_with(seconds):
     """A stand-in for `Supervisor._start`."""
 
-    def start(self, jobs, name, options, pipes, log_file):
+    def start(self, jobs, name, pipes, log_file):
         logs = self.writer.folder / "logs"
         (logs / f"{name}.jobs.json").write_bytes(msgspec.json.encode(jobs))
         report, lifeline = pipes["--report-fd"], pipes["--lifeline-fd"]
-        arguments = [logs / f"{name}.jobs.json", report, lifeline, logs / f"{name}.doing", seconds, *options]
+        arguments = [logs / f"{name}.jobs.json", report, lifeline, logs / f"{name}.doing", seconds]
         return subprocess.Popen(
             [sys.executable, str(WORKER), *map(str, arguments)],
             stdout=log_file,

@@ -1,6 +1,6 @@
 """A worker that measures nothing and is done in milliseconds, for tests of the supervisor and of the line.
 
-    python fake_worker.py JOBS REPORT_FD LIFELINE_FD DOING SECONDS [--leads]
+    python fake_worker.py JOBS REPORT_FD LIFELINE_FD DOING SECONDS
 
 Every task yields its metric after SECONDS, by a clock on which a call takes 1 s: on a side `after`, and in a
 run that is no side, as many times longer as the variable FAKE says of its strategy (JSON; `STRATEGY again`
@@ -26,7 +26,7 @@ from hiddencost.grid import METRIC_OF_SUITE, ROTATED, Job
 from hiddencost.records import Measurement
 
 
-def main(jobs_file, report, lifeline, doing_file, seconds, *options):
+def main(jobs_file, report, lifeline, doing_file, seconds):
     end_with(int(lifeline))
     doing = Doing(Path(doing_file), new=False)
     for job in msgspec.json.decode(Path(jobs_file).read_bytes(), type=list[Job]):
@@ -55,7 +55,7 @@ def main(jobs_file, report, lifeline, doing_file, seconds, *options):
                     case=task.case,
                     metric=METRIC_OF_SUITE[task.suite],
                     values=(unit * worse,) * 2,
-                    places=places(place, len(group), side, "--leads" in options),
+                    places=places(place, len(group), side, job.block % 2 == side),
                     block=job.block,
                 )
                 stumbled = Path(doing_file).parent / "stumbled"

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import socket
 import subprocess
 import sys
@@ -23,7 +22,6 @@ from hiddencost.gate.baseline import changed_versions
 from hiddencost.gate.judging import Evidence, holm, judge
 from hiddencost.nursery import NUMBER, Forked, Nursery
 from hiddencost.records import TWIN, Case, Change, Measurement
-from hiddencost.turns import OtherSideEndedError, Turns
 
 NAME = Case(model="lookup", strategy="get_layer_name")
 
@@ -392,59 +390,6 @@ def test_a_suspected_case_is_measured_again_with_its_reference_and_nothing_else(
     assert grid.only([job], [GROUP.with_(length=99)]) == []
 
 
-def both_sides(first, second):
-    """What two functions return, each in a thread of its own with its side of the turns."""
-    (from_a, to_b), (from_b, to_a) = os.pipe(), os.pipe()
-    sides = (Turns(from_b, to_b, True), Turns(from_a, to_a, False))
-    found = [None, None]
-
-    def work(number, function):
-        try:
-            found[number] = function(sides[number])
-        except OtherSideEndedError as error:
-            found[number] = error
-        finally:
-            os.close(sides[number].send)
-
-    threads = [threading.Thread(target=work, args=pair) for pair in enumerate((first, second))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(10)
-        assert not thread.is_alive()
-    return found
-
-
-def test_two_sides_agree_on_what_both_can_run_and_take_turns():
-    order = []
-
-    def side(name, calls):
-        def work(turns):
-            agreed = turns.agree(calls)
-            while turns.go_on(len(order) < 6):
-                with turns.alone():
-                    order.append(name)
-            return agreed
-
-        return work
-
-    found = both_sides(side("a", {"x": 1, "y": 5}), side("b", {"y": 3, "z": 2}))
-    assert found == [{"y": 5}, {"y": 5}]
-    assert order == ["a", "b"] * 3
-
-
-def test_a_side_whose_partner_has_ended_does_not_wait_for_ever():
-    def ends(turns):
-        turns.agree({"x": 1})
-
-    def waits(turns):
-        turns.agree({"x": 1})
-        turns.await_turn()
-
-    found = both_sides(ends, waits)
-    assert isinstance(found[1], OtherSideEndedError)
-
-
 def git(folder, *arguments):
     command = ["git", "-c", "user.name=a", "-c", "user.email=a@b", *arguments]
     subprocess.run(command, cwd=folder, check=True, capture_output=True)
@@ -511,7 +456,7 @@ def test_a_commit_that_cannot_take_turns_is_not_comparable(repository, tmp_path)
 @pytest.mark.parametrize(
     ("answer", "error", "words"),
     [
-        ("99", NotComparableError, "the other source writes records of schema 99, this one 1"),
+        ("99", NotComparableError, r"the other source speaks 99, this one 1\.2: records, turns"),
         ("", UserError, "cannot measure: No module named keras"),
     ],
 )

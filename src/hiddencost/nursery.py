@@ -23,9 +23,12 @@ from typing import IO
 
 from hiddencost.errors import NotComparableError, UserError
 from hiddencost.records import SCHEMA_VERSION
+from hiddencost.turns import PROTOCOL
 
 MOST_BYTES = 2**16
 NUMBER = struct.Struct("i")
+SPOKEN = f"{SCHEMA_VERSION}.{PROTOCOL}"
+"""What two sources have to have in common: the schema of records, the protocol of turns."""
 
 
 class Forked:
@@ -76,14 +79,12 @@ class Nursery:
     def await_ready(self) -> None:
         """Returns when everything is imported. Raises UserError when the interpreter cannot, and
         NotComparableError when its source writes other records."""
-        schema = self._socket.recv(MOST_BYTES).decode()
-        if not schema:
+        spoken = self._socket.recv(MOST_BYTES).decode()
+        if not spoken:
             last = self._log.read_text(errors="replace").strip().rpartition("\n")[2]
             raise UserError(f"{self._python} cannot measure: {last} (see {self._log})")
-        if schema != str(SCHEMA_VERSION):
-            raise NotComparableError(
-                f"the other source writes records of schema {schema}, this one {SCHEMA_VERSION}"
-            )
+        if spoken != SPOKEN:
+            raise NotComparableError(f"the other source speaks {spoken}, this one {SPOKEN}: records, turns")
 
     def start(self, arguments: Sequence[str], descriptors: Mapping[str, int], log: IO[bytes]) -> Forked:
         """Forks a worker that runs pytest with the arguments, in a session of its own; each descriptor is
@@ -109,7 +110,7 @@ def main(descriptor: int) -> None:
 
     backends.import_packages(os.environ["KERAS_BACKEND"])
     server = socket.socket(fileno=descriptor)
-    server.send(str(SCHEMA_VERSION).encode())
+    server.send(SPOKEN.encode())
     while True:
         request, fds, _, _ = socket.recv_fds(server, MOST_BYTES, 8)
         if not request:

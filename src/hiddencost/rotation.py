@@ -5,9 +5,10 @@ with its place in the order of all calls. Values first, then times.
 from __future__ import annotations
 
 import gc
+import itertools
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,7 +28,7 @@ from hiddencost.measure import (
     told,
 )
 from hiddencost.records import REFERENCE, ROUNDS_WANTED, TWIN, Case, Measurement
-from hiddencost.turns import Turns
+from hiddencost.turns import Offer, Turns
 
 PILOT = 0.25
 """Share of the time after which the number of rounds is chosen from the spread seen so far."""
@@ -40,15 +41,17 @@ CONTROLS, CONTROL_CALLS = (REFERENCE, TWIN), 3
 since every verdict is held against its band. For ten ways and the same time, ratios of ways spread 0.94 times
 as wide as with one call (the square root of 21.3 / 24), and the twin's 0.67 times."""
 FULL_COLLECTIONS = 25
-"""Rounds between two full garbage collections; between the others only the youngest generation is."""
+"""Rounds (or turns, among other workers) between two full garbage collections; between the others only the
+youngest generation is."""
 
 
 @dataclass
 class Ready:
-    """A case that is built, compiled, called once and found right."""
+    """A case that is built, compiled, called once on `placed` and found right."""
 
     case: Case
     run: backends.Compiled
+    placed: Any
     seconds: list[float] = field(default_factory=list)
     places: list[int] = field(default_factory=list)
     failed: str = ""
@@ -56,44 +59,54 @@ class Ready:
 
 
 def rotation(process: Process, tasks: Sequence[Task]) -> Iterator[Measurement]:
-    """Measures the cases of one group: one-off costs and values of each, then times in rotation.
+    """Measures the cases of one group, or of several that are called together: one-off costs and values of
+    each, then times in rotation.
 
     Every case yields a measurement of `seconds`: values, or a state with its reason.
     """
-    seconds = max(task.seconds for task in tasks)
-    cases = process.shuffled([task.case for task in tasks], str(tasks[0].case.group))
-    process.tell(cases[0].group)
-    try:
-        inputs = process.inputs(cases[0])
-        placed = backends.place(inputs, cases[0].mode, cases[0].batch)
-        expected = expected_values(process, cases[0], inputs)
-    except Exception as error:
-        for case in cases:
-            yield process.failure(case, "seconds", state_of(error), told(error))
-        if process.turns:
-            process.turns.agree({})
-        return
     ready: list[Ready] = []
-    for case in cases:
-        yield from _prepare(process, case, placed, expected, ready)
-    del expected
-    if not any(r.case.strategy == REFERENCE for r in ready):
-        for r in ready:
-            yield process.failure(r.case, "seconds", "crashed", "the group's reference did not run")
-        if process.turns:
-            process.turns.agree({})
+    for group in dict.fromkeys(task.case.group for task in tasks):
+        cases = [task.case for task in tasks if task.case.group == group]
+        ready += yield from _prepared(process, group, cases)
+    if not ready and not process.turns:
         return
-    capped = _rounds(process, ready, placed, seconds)
-    reference = next(r for r in ready if r.case.strategy == REFERENCE)
+    capped = _rounds(process, ready, max(task.seconds for task in tasks))
+    failed = {r.case.group: r.failed for r in ready if r.case.strategy == REFERENCE}
     for r in ready:
-        if r.failed or reference.failed:
-            reason = r.failed or f"the group's reference failed: {reference.failed}"
+        cause = failed[r.case.group]
+        reason = r.failed or (cause and f"the group's reference failed: {cause}")
+        if reason:
             yield process.failure(r.case, "seconds", "crashed", reason)
             continue
         times = process.measurement(r.case, "seconds", r.seconds, **capped)
         yield msgspec.structs.replace(times, places=tuple(r.places))
         if r.case.mode in COMPILED_MODES:
             yield process.measurement(r.case, "traces", [r.run.traces])
+
+
+def _prepared(
+    process: Process, group: Case, cases: Sequence[Case]
+) -> Generator[Measurement, None, list[Ready]]:
+    """The cases of one group that are built, called once and right; a record for each other one. None of them
+    where the reference is not."""
+    cases = process.shuffled(cases, str(group))
+    process.tell(group)
+    try:
+        inputs = process.inputs(group)
+        placed = backends.place(inputs, group.mode, group.batch)
+        expected = expected_values(process, group, inputs)
+    except Exception as error:
+        for case in cases:
+            yield process.failure(case, "seconds", state_of(error), told(error))
+        return []
+    ready: list[Ready] = []
+    for case in cases:
+        yield from _prepare(process, case, placed, expected, ready)
+    if any(r.case.strategy == REFERENCE for r in ready):
+        return ready
+    for r in ready:
+        yield process.failure(r.case, "seconds", "crashed", "the group's reference did not run")
+    return []
 
 
 def _prepare(
@@ -130,7 +143,7 @@ def _prepare(
     yield process.measurement(case, "max_abs_difference", [worst])
     yield process.measurement(case, "output_bytes", [output])
     yield process.measurement(case, "payload_bytes", [payload_bytes(case, process.of(case)[1])])
-    ready.append(Ready(case, run, fault=process.fault(case)))
+    ready.append(Ready(case, run, placed, fault=process.fault(case)))
 
 
 def _host_copies(case: Case, result: Any) -> dict[str, float]:
@@ -146,26 +159,27 @@ def _host_copies(case: Case, result: Any) -> dict[str, float]:
     return found if pinned is None else {**found, "host_copy_pinned_seconds": pinned}
 
 
-def _rounds(process: Process, ready: list[Ready], placed: Any, seconds: float) -> dict[str, str]:
-    """Calls every ready case round by round, alone or against another worker, after a warm call of each.
+def _rounds(process: Process, ready: list[Ready], seconds: float) -> dict[str, str]:
+    """Calls every ready case round by round, alone or by turns with other workers, after a warm call of each.
 
     Returns the notes for the records: how many rounds the precision wants, where time ended them.
     """
-    compiled = process.settings.threads == 1 and ready[0].case.mode in COMPILED_MODES
+    compiled = all(r.case.mode in COMPILED_MODES for r in ready)
     gc.collect()
     gc.freeze()
-    _round(ready, placed, [None] * len(ready), process.tell)
+    _round(ready, [None] * len(ready), process.tell)
     try:
-        with on_one_core() if process.turns or compiled else nullcontext():
+        pinned = process.settings.threads == 1 and (process.turns or compiled)
+        with on_one_core() if pinned else nullcontext():
             if process.turns:
-                _rounds_in_turn(process.turns, process, ready, placed, seconds)
+                _rounds_in_turn(process.turns, process, ready, seconds)
                 return {}
-            return _rounds_alone(process, ready, placed, seconds)
+            return _rounds_alone(process, ready, seconds)
     finally:
         gc.unfreeze()
 
 
-def _rounds_alone(process: Process, ready: Sequence[Ready], placed: Any, seconds: float) -> dict[str, str]:
+def _rounds_alone(process: Process, ready: Sequence[Ready], seconds: float) -> dict[str, str]:
     """Until the pilot's spread says that the interval is narrow enough, or the time is used up. Each round
     has a new order: going back and forth, whoever stood at an end was called twice in a row, and ratios
     spread twice as wide (reports/experiments/pairing.md)."""
@@ -175,7 +189,7 @@ def _rounds_alone(process: Process, ready: Sequence[Ready], placed: Any, seconds
     began, done = time.perf_counter(), 0
     while True:
         generator.shuffle(order)
-        _round(order, placed, range(done * len(order), (done + 1) * len(order)), process.tell)
+        _round(order, range(done * len(order), (done + 1) * len(order)), process.tell)
         done += 1
         gc.collect(2 if done % FULL_COLLECTIONS == 0 else 0)
         spent = time.perf_counter() - began
@@ -188,44 +202,26 @@ def _rounds_alone(process: Process, ready: Sequence[Ready], placed: Any, seconds
             return {ROUNDS_WANTED: str(wanted)}
 
 
-def _rounds_in_turn(
-    turns: Turns, process: Process, ready: Sequence[Ready], placed: Any, seconds: float
-) -> None:
-    """The same against another worker, each case in the order before, after, after, before. Places count
-    the calls of both. A turn is as many calls as take VISIT_SECONDS, after one that is not timed: when the
-    other side has called, nothing of this one is in the caches. What only one side can run is not called."""
-    wanted: dict[str, int] = {}
-    for r in ready:
+def _rounds_in_turn(turns: Turns, process: Process, ready: Sequence[Ready], seconds: float) -> None:
+    """The same by turns with other workers; places count the calls of all. A turn is as many calls as take
+    VISIT_SECONDS, after one that is not timed: others have called, and this one has left the caches."""
+    by_name = {str(r.case): r for r in ready}
+    calls = {}
+    for name, r in by_name.items():
         began = time.perf_counter()
-        _round([r, r], placed, [None, None], process.tell)
-        wanted[str(r.case)] = max(1, round(2 * VISIT_SECONDS / (time.perf_counter() - began)))
-    calls = turns.agree(wanted)
+        _round([r, r], [None, None], process.tell)
+        calls[name] = max(1, round(2 * VISIT_SECONDS / (time.perf_counter() - began)))
+    visits = itertools.count(1)
+
+    def visit(name: str, places: range) -> None:
+        r = by_name[name]
+        _round([r] * (len(places) + 1), [None, *places], process.tell)
+        gc.collect(2 if next(visits) % FULL_COLLECTIONS == 0 else 0)
+
+    turns.play(Offer(calls, seconds), visit)
     for r in ready:
-        if str(r.case) not in calls:
+        if not r.seconds and not r.failed:
             r.failed = "the other side could not run it"
-    order = sorted((r for r in ready if not r.failed), key=lambda r: str(r.case))
-    generator = process.generator(str(ready[0].case.group))
-    began, done, place = time.perf_counter(), 0, 0
-
-    def visit(r: Ready, places: Sequence[int]) -> None:
-        _round([r] * (len(places) + 1), placed, [None, *places], process.tell)
-
-    while order and turns.go_on(done < process.settings.min_rounds or time.perf_counter() - began < seconds):
-        generator.shuffle(order)
-        for r in order:
-            n = calls[str(r.case)]
-            if turns.leads:
-                visit(r, range(place, place + n))
-                turns.pass_turn()
-                turns.await_turn()
-                visit(r, range(place + 3 * n, place + 4 * n))
-            else:
-                turns.await_turn()
-                visit(r, range(place + n, place + 3 * n))
-                turns.pass_turn()
-            place += 4 * n
-        done += 1
-        gc.collect(2 if done % FULL_COLLECTIONS == 0 else 0)
 
 
 @contextmanager
@@ -247,9 +243,7 @@ def _run_on(cores: set[int]) -> None:
             os.sched_setaffinity(int(thread), cores)
 
 
-def _round(
-    ready: Sequence[Ready], placed: Any, places: Sequence[int | None], tell: Callable[[Case], None]
-) -> None:
+def _round(ready: Sequence[Ready], places: Sequence[int | None], tell: Callable[[Case], None]) -> None:
     """Calls each once and notes its seconds with its place, or nothing where that is None; one that raises
     is called no more."""
     gc.disable()
@@ -260,7 +254,7 @@ def _round(
             tell(r.case)
             try:
                 began = time.perf_counter_ns()
-                result = r.run(placed)
+                result = r.run(r.placed)
                 backends.synchronize(result)
                 taken = seconds_since(began, r.fault)
                 if place is not None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import random
+import socket
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -209,11 +210,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--report-fd", type=int, metavar="N", help="file descriptor that takes the records")
     group.addoption("--doing", metavar="FILE", help="file that tells which case the process is at")
     group.addoption("--lifeline-fd", type=int, metavar="N", help="pipe whose end ends this process")
-    group.addoption(
-        "--turn-from-fd", type=int, metavar="N", help="pipe by which the other side passes the turn"
-    )
-    group.addoption("--turn-to-fd", type=int, metavar="N", help="pipe by which this side passes it on")
-    group.addoption("--leads", action="store_true", help="this side calls first")
+    group.addoption("--turns-fd", type=int, metavar="N", help="socket of who says whose turn it is")
     group.addoption("--grid", default="smoke", metavar="NAME", help="grid to measure without --jobs")
 
 
@@ -243,8 +240,8 @@ def _jobs(config: pytest.Config) -> list[Job]:
 
 
 def _turns(config: pytest.Config) -> Turns | None:
-    receive, send = config.getoption("--turn-from-fd"), config.getoption("--turn-to-fd")
-    return None if receive is None or send is None else Turns(receive, send, config.getoption("--leads"))
+    descriptor = config.getoption("--turns-fd")
+    return None if descriptor is None else Turns(socket.socket(fileno=descriptor))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -29,6 +30,7 @@ from hiddencost.errors import UserError
 from hiddencost.grid import METRIC_OF_SUITE, ROTATED, Fault, Job, bench_folder
 from hiddencost.nursery import Forked, Nursery
 from hiddencost.records import OVER_BUDGET, REFERENCE, Case, Ending, Environment, Measurement, Run, State
+from hiddencost.turns import Round, conduct, there_and_back
 
 MEMORY_WORKERS = 2
 LEAST_SCALE, MOST_SCALE = 0.3, 10.0
@@ -145,11 +147,12 @@ class Supervisor:
             jobs = unfinished(jobs, left.keys(), given_up)
             attempt += 1
 
-    def _work_by_turns(self, job: Job, turns: Mapping[str, int], leads: bool) -> None:
-        """Measures the job in one process that takes turns with another one. Where it ends early, nothing is
+    def _work_by_turns(self, job: Job, turns: socket.socket) -> None:
+        """Measures the job in one process that takes turns with others. Where it ends early, nothing is
         measured again: what is left has the reason."""
         left, name = _all_of([job]), job.name
-        end = self._worker([job], name, left, turns, ["--leads"] if leads else [])
+        with turns:
+            end = self._worker([job], name, left, turns)
         if left and not self._stopped:
             self._note(replace(end, case=None), name, left)
 
@@ -158,8 +161,7 @@ class Supervisor:
         jobs: Sequence[Job],
         name: str,
         left: Left,
-        turns: Mapping[str, int] | None = None,
-        options: Sequence[str] = (),
+        turns: socket.socket | None = None,
     ) -> End:
         """One process: starts it, stores its records as they come, and ends it where a case hangs."""
         log = self.writer.folder / "logs" / f"{name}.log"
@@ -170,11 +172,16 @@ class Supervisor:
             with self._lock:
                 if self._stopped:
                     return End("crashed", "was not started")
-                pipes = {"--report-fd": sender.fileno(), "--lifeline-fd": alive.fileno(), **(turns or {})}
-                worker = self._start(jobs, name, options, pipes, log_file)
+                pipes = {
+                    "--report-fd": sender.fileno(),
+                    "--lifeline-fd": alive.fileno(),
+                }
+                if turns:
+                    pipes["--turns-fd"] = turns.fileno()
+                worker = self._start(jobs, name, pipes, log_file)
                 self._alive.add(worker)
-            for descriptor in (turns or {}).values():
-                os.close(descriptor)
+            if turns:
+                turns.close()
             sender.close()
             hung = threading.Event()
             watch = threading.Thread(target=self._watch, args=(worker, doing, hung), daemon=True)
@@ -214,7 +221,6 @@ class Supervisor:
         self,
         jobs: Sequence[Job],
         name: str,
-        options: Sequence[str],
         pipes: Mapping[str, int],
         log_file: IO[bytes],
     ) -> Worker:
@@ -224,7 +230,7 @@ class Supervisor:
         (folder / "pytest-benchmark").mkdir(exist_ok=True)
         suites = {str(self.bench / f"test_{task.suite}.py") for job in jobs for task in job.tasks}
         arguments = ["-q", f"--rootdir={self.bench}", f"-c={self.bench / 'pytest.ini'}", *sorted(suites)]
-        arguments += [f"--jobs={jobs_file}", f"--doing={folder / 'logs' / name}.doing", *options]
+        arguments += [f"--jobs={jobs_file}", f"--doing={folder / 'logs' / name}.doing"]
         arguments += [f"--benchmark-storage=file://{folder / 'pytest-benchmark'}"]  # not in the user's folder
         arguments += [f"--benchmark-json={folder / 'pytest-benchmark' / name}.json", *self.pytest_arguments]
         if self.nurseries:
@@ -324,13 +330,8 @@ def side_by_side(
         with ThreadPoolExecutor(2) as pool:
             try:
                 for number, job in enumerate(timed):
-                    (from_before, to_after), (from_after, to_before) = os.pipe(), os.pipe()
-                    mine = {"--turn-from-fd": from_after, "--turn-to-fd": to_after}
-                    theirs = {"--turn-from-fd": from_before, "--turn-to-fd": to_before}
-                    first = pool.submit(before._work_by_turns, like(job), mine, number % 2 == 0)
-                    second = pool.submit(after._work_by_turns, worse(job), theirs, number % 2 == 1)
-                    for hand in (first, second):
-                        hand.result()
+                    hands = [(before, like(job)), (after, worse(job))]
+                    _by_turns(hands, there_and_back(leader=number % 2), job)
                 for hand in (
                     pool.submit(before._work, memory),
                     pool.submit(after._work, [worse(job) for job in memory]),
@@ -342,6 +343,29 @@ def side_by_side(
                 raise
 
     return _until_interrupted([before, after], work)
+
+
+def _by_turns(hands: Sequence[tuple[Supervisor, Job]], one_round: Round, job: Job) -> None:
+    """Measures the jobs at the same time, each in a process that takes turns with the others. job: whose
+    seed, block and rounds all of them have."""
+    pairs = [socket.socketpair() for _ in hands]
+    mine = [pair[0] for pair in pairs]
+    with ThreadPoolExecutor(len(hands)) as pool:
+        try:
+            working = [
+                pool.submit(supervisor._work_by_turns, job, theirs)
+                for (supervisor, job), (_, theirs) in zip(hands, pairs, strict=True)
+            ]
+            conduct(mine, one_round, job.time.min_rounds, f"{job.seed}/{job.block}")
+            for hand in working:
+                hand.result()
+        except KeyboardInterrupt:
+            for supervisor, _ in hands:
+                supervisor._stop()  # or leaving the pool would wait for the workers
+            raise
+        finally:
+            for connection in mine:
+                connection.close()
 
 
 @contextmanager
