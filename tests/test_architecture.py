@@ -27,6 +27,7 @@ ORDER = (
     "chain",
     "strategies",
     "backends",
+    "peers",
     "measure",
     "rotation",
     "growth",

@@ -15,7 +15,7 @@ from hiddencost.records import REFERENCE, Case
 class Fake(Backend):
     """A backend without a framework, whose device counts what it is asked for."""
 
-    name = "fake"
+    name = framework = extra = "fake"
     packages = ()
     predicts_in = "eager"
 

@@ -174,14 +174,14 @@ def fake_group(monkeypatch, durations):
 
 def test_exact_durations_need_no_more_than_the_pilot(process, monkeypatch):
     ready = fake_group(monkeypatch, [[0.01], [0.01], [0.02]])
-    assert rotation._rounds(process, ready, None, seconds=1.6) == {}
+    assert rotation._rounds(process, ready, seconds=1.6) == {}
     assert [len(r.seconds) for r in ready] == [15, 15, 5]  # 0.08 s a round, a quarter of 1.6 s
     assert set(ready[2].seconds) == {0.02}
 
 
 def test_rounds_that_never_get_precise_end_with_the_time_and_say_so(process, monkeypatch):
     ready = fake_group(monkeypatch, [[0.01], [0.01, 0.03, 0.02], [0.01, 0.05, 0.01, 0.02]])
-    notes = rotation._rounds(process, ready, None, seconds=2)
+    notes = rotation._rounds(process, ready, seconds=2)
     rounds = len(ready[2].seconds)
     assert int(notes["rounds_wanted"]) > rounds
     assert 15 <= rounds <= 19  # of 0.11 s
@@ -194,7 +194,7 @@ def test_each_round_calls_every_case_in_a_new_order_and_the_reference_and_its_tw
         rotation.Ready(CASE.with_(strategy=name), lambda placed, name=name: called.append(name))
         for name in names
     ]
-    rotation._rounds(process, ready, None, seconds=1e-9)
+    rotation._rounds(process, ready, seconds=1e-9)
     assert called[:8] == names  # a warm call each
     rounds = [tuple(called[i : i + 12]) for i in range(8, len(called), 12)]
     assert len(rounds) == len(set(rounds)) == 4
@@ -210,12 +210,12 @@ def test_compiled_calls_of_one_thread_are_made_on_one_core_and_what_follows_on_a
     for mode in ("eager", "graph", "xla", "predict"):
         case = CASE.with_(mode=mode)
         look = rotation.Ready(case, lambda _, m=mode: seen.setdefault(m, []).append(os.sched_getaffinity(0)))
-        rotation._rounds(process, [look], None, seconds=1e-9)
+        rotation._rounds(process, [look], seconds=1e-9)
     assert seen["graph"][1:] == seen["xla"][1:] == [{max(cores)}] * 12
     assert seen["eager"] == seen["predict"] == [cores] * 13
     assert os.sched_getaffinity(0) == cores
     monkeypatch.setattr(process.settings, "threads", 2)
-    rotation._rounds(process, [rotation.Ready(CASE.with_(mode="graph"), look.run)], None, seconds=1e-9)
+    rotation._rounds(process, [rotation.Ready(CASE.with_(mode="graph"), look.run)], seconds=1e-9)
     assert seen["predict"][-1] == cores
 
 
@@ -288,7 +288,7 @@ def test_a_rotation_whose_reference_raises_gives_no_times(process, monkeypatch):
             raise RuntimeError("gone")
 
     ready[0].run = run
-    rotation._rounds(process, ready, None, seconds=1)
+    rotation._rounds(process, ready, seconds=1)
     assert ready[0].failed == "RuntimeError: gone"
 
 

@@ -233,7 +233,7 @@ def test_minilms_own_tokenizer_gives_the_token_ids_that_transformers_gives(proce
     loaded, _ = process.of(CASE.with_(model="minilm"))
     loaded.inputs(1, 16)
     for text, known in zip(GOOD["texts"], GOOD["token_ids"], strict=True):
-        ids = np.asarray(loaded.tokenizer(text)).tolist()
+        ids = np.asarray(loaded.text.tokenizer(text)).tolist()
         assert [101, *ids, 102] == [i for i in known if i != 0]
 
 

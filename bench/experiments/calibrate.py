@@ -239,11 +239,12 @@ def report(results, folder):
         "# How often is the gate wrong?",
         "",
         f"{len(results)} whole decisions on {', '.join(sorted({r.processor for r in results}))}, from "
-        f"{min(r.when for r in results)[:10]} to {max(r.when for r in results)[:10]}, by "
-        f"`make calibrate` at {', '.join(dict.fromkeys(r.commit for r in results))}. Each cell: how often a regression was told, with the 95 % "
-        "interval (Wilson). Identical code: false alarms, of any case. Else: the share caught. The gate "
-        "counts from 1 % on, in several cases at once; pytest-benchmark compares the medians of two runs. Beside "
-        f"other work: a load of the trial's own, or others kept more than {BUSY:g} cores busy meanwhile.",
+        f"{min(r.when for r in results)[:10]} to {max(r.when for r in results)[:10]}, by `make calibrate` at "
+        f"{', '.join(dict.fromkeys(r.commit for r in results))}. Each cell: how often a regression was told, "
+        "with the 95 % interval (Wilson). Identical code: false alarms, of any case. Else: the share caught. "
+        "The gate counts from 1 % on, in several cases at once; pytest-benchmark compares the medians of two "
+        "runs. Beside other work: a load of the trial's own, or others kept more than "
+        f"{BUSY:g} cores busy meanwhile.",
         "",
         "| the side after | gate | measured by it (median) | "
         + " | ".join(f"pytest-benchmark, median:{t:.0%}" for t in THRESHOLDS)

@@ -23,8 +23,23 @@ MODES = {
     "tensorflow": ("eager", "graph", "xla", "predict", "train"),
     "jax": ("eager", "jit", "predict", "train"),
     "torch": ("eager", "eager_grad", "compile", "predict", "train"),
+    "transformers": ("eager", "compile"),
+    "nnsight": ("eager",),
+    "transformer_lens": ("eager",),
 }
-"""How each backend can run a model."""
+"""How each backend can run a model. The last three are no backends of Keras but peers (see PEERS)."""
+PEERS = {
+    "transformers": (
+        "output_hidden_states",
+        "forward_hooks",
+        "forward_hooks_stopping",
+        "truncated_model",
+        "fx_graph",
+    ),
+    "nnsight": ("trace", "trace_stopped"),
+    "transformer_lens": ("run_with_cache", "stop_at_layer"),
+}
+"""The ways of each peer: another library that reads hidden states out of the same weights."""
 COMPILED_MODES = ("graph", "xla", "jit", "compile")
 ALL_MODES = tuple(dict.fromkeys(mode for modes in MODES.values() for mode in modes))
 MEMORY_MODES = tuple(mode for mode in ALL_MODES if mode != "predict")
@@ -146,12 +161,14 @@ class Dataset(_Table):
 
 class Grid(_Table):
     """A whole grid file. backend, device: every section is measured with each, in the modes that it has.
+    together: all of them take turns, call by call, so that the times of one can be compared with another's.
     gate: the relative change from which a metric counts as moved, by its name."""
 
     name: str
     seed: int = 358
     backend: list[str] = msgspec.field(default_factory=lambda: ["tensorflow"])
     device: list[str] = msgspec.field(default_factory=lambda: ["cpu"])
+    together: bool = False
     time: Time = msgspec.field(default_factory=Time)
     forward: list[Forward] = []
     memory: list[Memory] = []
@@ -210,8 +227,16 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
     states: int = 0
 
 
+class Meeting(msgspec.Struct, frozen=True, kw_only=True):
+    """Of jobs that take turns: where the first backend leaves its hidden states for the others."""
+
+    backend: str
+    values: str
+
+
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """What one process is told to measure."""
+    """What one process is told to measure. together: by turns with the other jobs of the block.
+    meeting: where they compare hidden states."""
 
     block: int
     seed: int
@@ -220,11 +245,19 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     backend: str = "tensorflow"
     device: str = "cpu"
     fault: Fault | None = None
+    together: bool = False
+    meeting: Meeting | None = None
 
     @property
     def ground(self) -> tuple[str, str]:
         """What it runs on: its backend and device, which a process has one of."""
         return self.backend, self.device
+
+    def rotates(self, case: Case) -> Case:
+        """What a case is called together with: its group, or all of one shape that take turns."""
+        if not self.together:
+            return case.group
+        return Case(model=case.model, strategy=REFERENCE, mode="any", batch=case.batch, length=case.length)
 
     @property
     def name(self) -> str:
@@ -324,6 +357,8 @@ def _problems(grid: Grid, catalogue: Catalogue) -> Iterator[str]:
     ):
         if value < least:
             yield f"[time] {name} = {value}: must be at least {least}"
+    if time.budget is not None and grid.together:
+        yield "[time] budget: not where all take turns (together = true): `seconds` says how long they do"
     if time.budget is not None and not time.budget > 0:
         yield f"[time] budget = {time.budget}: must be above 0 seconds"
     for name, threshold in grid.gate.items():
@@ -354,6 +389,7 @@ def _problems(grid: Grid, catalogue: Catalogue) -> Iterator[str]:
     for place, section, modes in sections:
         yield from _axis_problems(place, section, modes, catalogue)
         yield from _no_mode_problems(place, section.mode, grid.backend)
+        yield from _no_way_problems(place, section, grid.backend)
     yield from _suite_problems(grid, catalogue)
 
 
@@ -387,6 +423,18 @@ def _no_mode_problems(place: str, modes: Sequence[str], backends: Sequence[str])
     if not any(mode in MODES[backend] for backend in backends for mode in modes):
         known = "; ".join(f"{backend} has {', '.join(MODES[backend])}" for backend in backends)
         yield f"[{place}] mode {', '.join(modes)}: none that these backends have ({known})"
+
+
+def _no_way_problems(place: str, section: Forward | Memory, backends: Sequence[str]) -> Iterator[str]:
+    """A section whose ways no backend of the grid has, and a model that a peer cannot load."""
+    ways = [name for name in section.strategy if name not in (REFERENCE, TWIN)]
+    if ways and not any(has(backend, way) for backend in backends for way in ways):
+        owners = {peer for peer, names in PEERS.items() for way in ways if way in names}
+        yield f"[{place}] strategy {', '.join(ways)}: a way of {' or '.join(sorted(owners or {'Keras'}))}"
+    for peer in filter(PEERS.__contains__, backends):
+        for model in section.model:
+            if model != "minilm" and ":" not in model:
+                yield f"[{place}] model '{model}' has random weights, which {peer} has not: take minilm"
 
 
 def _missing_points(place: str, points: str, model: str, blocks: int) -> Iterator[str]:
@@ -456,10 +504,19 @@ def points_label(points: str | list[str | int]) -> str:
     return points if isinstance(points, str) else ",".join(map(str, points))
 
 
+def has(backend: str, strategy: str) -> bool:
+    """Whether a way is one of the backend's: a peer has its own, and all others are Keras's."""
+    owner = next((peer for peer, ways in PEERS.items() if strategy in ways), None)
+    return owner == (backend if backend in PEERS else None)
+
+
 def _forward_cases(section: Forward | Memory, backend: str) -> Iterator[Case]:
     """The section's product, each group led by its reference (and, for times, its twin)."""
     timed = isinstance(section, Forward)
     modes = [mode for mode in section.mode if mode in MODES[backend]]
+    strategies = [name for name in section.strategy if name in (REFERENCE, TWIN) or has(backend, name)]
+    if not strategies:
+        return
     for model, dtype, mode, length, batch in product(
         section.model, section.dtype, modes, section.length, section.batch
     ):
@@ -476,7 +533,7 @@ def _forward_cases(section: Forward | Memory, backend: str) -> Iterator[Case]:
         yield reference
         if timed:
             yield reference.with_(strategy=TWIN)
-        for strategy in section.strategy:
+        for strategy in strategies:
             if strategy in (REFERENCE, TWIN):
                 continue
             if strategy == "on_request":
@@ -517,6 +574,8 @@ def _timed_tasks(grid: Grid, backend: str, first: bool) -> Iterator[Task]:
                 seconds=section.seconds or grid.time.seconds,
                 optional=section.optional,
             )
+    if backend in PEERS:
+        return
     if grid.dataset:
         for case in _dataset_cases(grid.dataset, backend, timed=True):
             yield Task(suite="dataset", case=case, seconds=grid.dataset.seconds or grid.time.seconds)
@@ -586,9 +645,9 @@ def _memory_tasks(grid: Grid, backend: str, device: str) -> Iterator[Task]:
         suite = SUITE_OF_READING[section.reading]
         for case in _forward_cases(section, backend):
             yield Task(suite=suite, case=case)
-            if suite == "memory" and case.strategy == REFERENCE:
+            if suite == "memory" and case.strategy == REFERENCE and backend not in PEERS:
                 yield Task(suite=suite, case=case.with_(strategy=SINGLE_BLOCK))
-    if grid.dataset and device == "cpu":
+    if grid.dataset and device == "cpu" and backend not in PEERS:
         for case in _dataset_cases(grid.dataset, backend, timed=False):
             yield Task(suite="memory", case=case)
 
@@ -606,7 +665,15 @@ def timed_jobs(grid: Grid) -> list[Job]:
     if time.budget is not None and measured:
         time = msgspec.structs.replace(time, budget=time.budget / len(measured))
     return [
-        Job(block=block, seed=grid.seed, time=time, backend=backend, device=device, tasks=found)
+        Job(
+            block=block,
+            seed=grid.seed,
+            time=time,
+            backend=backend,
+            device=device,
+            tasks=found,
+            together=grid.together,
+        )
         for block in range(time.blocks)
         for (backend, device), found in measured.items()
     ]

@@ -5,18 +5,20 @@ Nothing is timed before its values agree with the points computed layer by layer
 
 from __future__ import annotations
 
+import os
 import random
 import time
 import zlib
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hiddencost import backends, points, strategies
+from hiddencost import backends, peers, points, strategies
 from hiddencost.chain import layer_by_layer
 from hiddencost.errors import UserError
-from hiddencost.grid import Fault, Time
+from hiddencost.grid import Fault, Meeting, Time
 from hiddencost.models import LoadedModel
 from hiddencost.records import OUTPUT, Case, Measurement, State
 from hiddencost.turns import Turns
@@ -29,15 +31,31 @@ GRADIENT_TOLERANCE = 1e-4
 BETWEEN_MODES = {"float32": 1e-4, "bfloat16": 5e-2, "mixed_bfloat16": 5e-2}
 """The same between a compiled mode and eager: other kernels, other rounding."""
 
+BETWEEN_BACKENDS = {"float32": 5e-3, "bfloat16": 5e-2, "mixed_bfloat16": 5e-2}
+"""The same between backends, and between Keras and a peer: KerasHub's BERT has the approximate gelu, others
+the exact one. (Keras's own backends agree to 2e-4: tests/test_backends.py.)"""
+
+AWAIT_SECONDS = 120
+"""How long the first backend's hidden states are waited for."""
+
 
 class WrongValuesError(Exception):
     """A strategy's values differ from the reference points."""
 
 
+Loaded = LoadedModel | peers.LoadedPeer
+
+
+def _of_keras(case: Case) -> tuple[LoadedModel, tuple[points.Point, ...]]:
+    loaded = LoadedModel(case.model, case.dtype)
+    return loaded, points.hidden_states(loaded.model)
+
+
 class Process:
     """What this process has loaded: models by name and dtype, each with its points and its inputs. loads: the
     times that this took, until someone takes them out. tell: is told each case that the next seconds go to.
-    turns: taken with another worker. fault: what one strategy is made worse by."""
+    turns: taken with other workers. fault: what one strategy is made worse by. meeting: where
+    they compare hidden states."""
 
     def __init__(
         self,
@@ -47,26 +65,28 @@ class Process:
         tell: Callable[[Case], None] = lambda case: None,
         turns: Turns | None = None,
         fault: Fault | None = None,
+        meeting: Meeting | None = None,
     ) -> None:
         self.block = block
         self.seed = seed
         self.settings = settings
         self.tell = tell
         self.turns = turns
+        self.meeting = meeting
         self._fault = fault
         self.loads: list[Measurement] = []
-        self._models: dict[Case, tuple[LoadedModel, tuple[points.Point, ...]]] = {}
+        self._models: dict[Case, tuple[Loaded, tuple[points.Point, ...]]] = {}
         self._replays: dict[tuple[Case, str], backends.Compiled] = {}
         self._predicting: dict[Case, tuple[strategies.Extraction, backends.Compiled]] = {}
 
-    def of(self, case: Case) -> tuple[LoadedModel, tuple[points.Point, ...]]:
+    def of(self, case: Case) -> tuple[Loaded, tuple[points.Point, ...]]:
         """The model of a case and its points, loaded at the first request, which `loads` then tells."""
         key = case.model_alone
         if key not in self._models:
             began = time.perf_counter()
-            loaded = LoadedModel(case.model, case.dtype)
+            loaded, every = peers.load(case) if case.backend in peers.PEERS else _of_keras(case)
             self.loads.append(self.measurement(key, "load_seconds", [time.perf_counter() - began]))
-            self._models[key] = (loaded, points.hidden_states(loaded.model))
+            self._models[key] = (loaded, every)
         return self._models[key]
 
     def measurement(self, case: Case, metric: str, values: Sequence[float], **notes: str) -> Measurement:
@@ -96,7 +116,7 @@ class Process:
     def built(self, case: Case) -> strategies.Extraction:
         """The case's strategy on its model. Raises UserError when the model lacks the points."""
         loaded, every = self.of(case)
-        extraction = strategies.find(case.strategy).build(loaded.model, every, self.wanted(case))
+        extraction = peers.strategy(case).build(loaded.model, every, self.wanted(case))
         return strategies.with_mean(loaded.model, extraction) if case.reduction == "mean" else extraction
 
     def compiled(self, case: Case) -> tuple[strategies.Extraction, backends.Compiled, float | None]:
@@ -116,15 +136,18 @@ class Process:
     def layer_by_layer(self, case: Case, placed: Any) -> list[Any]:
         """The values of all points and then of the model's own outputs, in the case's mode (for `predict`
         the one that it runs in). All layers are one function, traced once for each shape."""
-        loaded, every = self.of(case)
-        targets = [point.tensor for point in every] + list(loaded.model.outputs)
         mode = backends.current().predicts_in if case.mode == "predict" else case.mode
         key = case.model_alone, mode
         if key not in self._replays:
-            self._replays[key] = backends.Compiled(
-                lambda inputs: layer_by_layer(loaded.model, inputs, targets), mode, loaded.model
-            )
+            self._replays[key] = backends.Compiled(self._values(case), mode, self.of(case)[0].model)
         return [backends.to_numpy(value) for value in self._replays[key](placed)]
+
+    def _values(self, case: Case) -> Callable[[Any], list[Any]]:
+        loaded, every = self.of(case)
+        if isinstance(loaded, peers.LoadedPeer):
+            return loaded.values
+        targets = [point.tensor for point in every] + list(loaded.model.outputs)
+        return lambda inputs: layer_by_layer(loaded.model, inputs, targets)
 
     def gradients(self, case: Case) -> list[Any]:
         """Those of a case in mode `train`, its loss taken of the values computed layer by layer."""
@@ -186,6 +209,30 @@ def expected_values(process: Process, case: Case, inputs: dict[str, Any]) -> dic
     whole = [np.concatenate(parts) for parts in zip(*batches, strict=True)]
     values = {point.name: value for point, value in zip(every, whole, strict=False)}
     return {**values, OUTPUT: whole[len(every) :]}
+
+
+def same_elsewhere(process: Process, case: Case, expected: dict[str, Any]) -> None:
+    """Where jobs of several backends take turns, all have to read the same hidden states: the first backend
+    leaves its own in a folder, and the others wait for them. Raises WrongValuesError where they differ, and
+    UserError where there are none."""
+    if not process.meeting or case.mode in ("train", "predict"):
+        return
+    folder, first = Path(process.meeting.values), process.meeting.backend
+    path = folder / f"{case.model}-{case.dtype}-{case.batch}x{case.length}.npz"
+    states = {name: np.asarray(value, "float32") for name, value in expected.items() if name != OUTPUT}
+    if case.backend == first:
+        unfinished = folder / f"{os.getpid()}.npz"
+        np.savez(unfinished, allow_pickle=False, **states)
+        unfinished.rename(path)
+        return
+    end = time.monotonic() + AWAIT_SECONDS
+    while not path.exists():
+        if time.monotonic() > end:
+            raise UserError(f"{first} has left no hidden states to compare with")
+        time.sleep(0.05)
+    with np.load(path) as theirs:
+        for name in states:
+            _same_values(states[name], theirs[name], BETWEEN_BACKENDS[case.dtype])
 
 
 def _same_values(mine: Any, theirs: Any, tolerance: float) -> float:

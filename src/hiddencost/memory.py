@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from hiddencost import backends, environment, measure, strategies
+from hiddencost import backends, environment, measure, peers
 from hiddencost.chain import start, steps_to
 from hiddencost.grid import Job
 from hiddencost.records import REFERENCE, SINGLE_BLOCK, Case, Environment, Measurement, State
@@ -194,7 +194,7 @@ def _prepared(case: Case, warm: Case) -> tuple[Callable[[], Any], backends.Compi
     process = _state.process
     if case.strategy == SINGLE_BLOCK:
         return _single_block(case, warm)
-    skipped = strategies.find(case.strategy).skipped(case)
+    skipped = peers.strategy(case).skipped(case)
     if skipped:
         raise SkippedError(skipped)
     run = backends.compile_(process.built(case), case.mode, process.of(case)[0].model)

@@ -240,21 +240,12 @@ def blocks(name: str) -> int | None:
     return find(name).blocks
 
 
-class LoadedModel:
-    """A model in this process, and inputs made with its own tokenizer."""
+class Text:
+    """Inputs from the project's own sentences, made with a model's own tokenizer."""
 
-    def __init__(self, name: str, dtype: str = "float32") -> None:
-        self.spec = find(name)
-        self.name = name
-        self.model = self.spec.load(dtype)
+    def __init__(self, spec: ModelSpec) -> None:
+        self.spec = spec
         self._tokens: list[list[int]] | None = None
-
-    @property
-    def weights_bytes(self) -> int:
-        """Bytes of the model's own weights."""
-        import numpy as np
-
-        return sum(math.prod(w.shape) * np.dtype(w.dtype).itemsize for w in self.model.weights)
 
     def _tokenized(self) -> list[list[int]]:
         """Token ids of each sentence, without special tokens."""
@@ -268,7 +259,7 @@ class LoadedModel:
             self._tokens = [[i % size for i in row] for row in ids] if size else ids
         return self._tokens
 
-    def inputs(self, rows: int, length: int) -> dict[str, Any]:
+    def packed(self, rows: int, length: int) -> dict[str, Any]:
         """NumPy inputs of `rows` rows, each (rows, length), int32: as many whole sentences as fit, packed
         between the start and the end token, the rest padding (padding_mask 0)."""
         import numpy as np
@@ -294,14 +285,7 @@ class LoadedModel:
             whole = ([] if start is None else [start]) + packed + ([] if end is None else [end])
             ids[row, : len(whole)] = whole
             mask[row, : len(whole)] = 1
-        known = {"token_ids": ids, "padding_mask": mask, "segment_ids": np.zeros_like(ids)}
-        wanted = [tensor.name for tensor in self.model.inputs]
-        unknown = [name for name in wanted if name not in known]
-        if unknown:
-            raise UserError(
-                f"model '{self.name}' takes inputs {wanted}: only {sorted(known)} can be made from text"
-            )
-        return {name: known[name] for name in wanted}
+        return {"token_ids": ids, "padding_mask": mask, "segment_ids": np.zeros_like(ids)}
 
     def _special(self, *names: str) -> int | None:
         """The id of the first of these special tokens that the tokenizer has, folded into the vocabulary."""
@@ -310,3 +294,30 @@ class LoadedModel:
             if found is not None:
                 return int(found) % self.spec.vocabulary if self.spec.vocabulary else int(found)
         return None
+
+
+class LoadedModel:
+    """A Keras model in this process, and its inputs."""
+
+    def __init__(self, name: str, dtype: str = "float32") -> None:
+        self.name = name
+        self.model = find(name).load(dtype)
+        self.text = Text(find(name))
+
+    @property
+    def weights_bytes(self) -> int:
+        """Bytes of the model's own weights."""
+        import numpy as np
+
+        return sum(math.prod(w.shape) * np.dtype(w.dtype).itemsize for w in self.model.weights)
+
+    def inputs(self, rows: int, length: int) -> dict[str, Any]:
+        """NumPy inputs of `rows` rows by the names that the model gives them. Raises UserError."""
+        known = self.text.packed(rows, length)
+        wanted = [tensor.name for tensor in self.model.inputs]
+        unknown = [name for name in wanted if name not in known]
+        if unknown:
+            raise UserError(
+                f"model '{self.name}' takes inputs {wanted}: only {sorted(known)} can be made from text"
+            )
+        return {name: known[name] for name in wanted}

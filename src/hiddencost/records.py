@@ -29,6 +29,10 @@ OVER_BUDGET = "over_budget"
 ROUNDS_WANTED = "rounds_wanted"
 """A note on `seconds` that time ended before the wanted precision: the rounds which that would take."""
 
+TOGETHER = "together"
+"""A note on `seconds` of calls that took turns with those of other processes: with which ones. Their places
+count the calls of all."""
+
 
 class Case(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What is measured: identity and nothing else. Hashable; `str(case)` is the label and pytest id.

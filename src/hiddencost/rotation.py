@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from hiddencost import backends, stats, strategies
+from hiddencost import backends, peers, stats
 from hiddencost.grid import COMPILED_MODES, Fault, Task, Time
 from hiddencost.measure import (
     Process,
@@ -24,10 +24,11 @@ from hiddencost.measure import (
     difference,
     expected_values,
     payload_bytes,
+    same_elsewhere,
     state_of,
     told,
 )
-from hiddencost.records import REFERENCE, ROUNDS_WANTED, TWIN, Case, Measurement
+from hiddencost.records import REFERENCE, ROUNDS_WANTED, TOGETHER, TWIN, Case, Measurement
 from hiddencost.turns import Offer, Turns
 
 PILOT = 0.25
@@ -51,7 +52,7 @@ class Ready:
 
     case: Case
     run: backends.Compiled
-    placed: Any
+    placed: Any = None
     seconds: list[float] = field(default_factory=list)
     places: list[int] = field(default_factory=list)
     failed: str = ""
@@ -70,7 +71,9 @@ def rotation(process: Process, tasks: Sequence[Task]) -> Iterator[Measurement]:
         ready += yield from _prepared(process, group, cases)
     if not ready and not process.turns:
         return
-    capped = _rounds(process, ready, max(task.seconds for task in tasks))
+    notes = _rounds(process, ready, max(task.seconds for task in tasks))
+    if process.meeting:
+        notes[TOGETHER] = f"all {tasks[0].case.batch}x{tasks[0].case.length}"
     failed = {r.case.group: r.failed for r in ready if r.case.strategy == REFERENCE}
     for r in ready:
         cause = failed[r.case.group]
@@ -78,7 +81,7 @@ def rotation(process: Process, tasks: Sequence[Task]) -> Iterator[Measurement]:
         if reason:
             yield process.failure(r.case, "seconds", "crashed", reason)
             continue
-        times = process.measurement(r.case, "seconds", r.seconds, **capped)
+        times = process.measurement(r.case, "seconds", r.seconds, **notes)
         yield msgspec.structs.replace(times, places=tuple(r.places))
         if r.case.mode in COMPILED_MODES:
             yield process.measurement(r.case, "traces", [r.run.traces])
@@ -95,9 +98,11 @@ def _prepared(
         inputs = process.inputs(group)
         placed = backends.place(inputs, group.mode, group.batch)
         expected = expected_values(process, group, inputs)
+        same_elsewhere(process, group, expected)
     except Exception as error:
+        state = "wrong" if isinstance(error, WrongValuesError) else state_of(error)
         for case in cases:
-            yield process.failure(case, "seconds", state_of(error), told(error))
+            yield process.failure(case, "seconds", state, told(error))
         return []
     ready: list[Ready] = []
     for case in cases:
@@ -113,7 +118,7 @@ def _prepare(
     process: Process, case: Case, placed: Any, expected: Any, ready: list[Ready]
 ) -> Iterator[Measurement]:
     """Builds, compiles and calls a case once, checks its values, and adds it to `ready` when right."""
-    skipped = strategies.find(case.strategy).skipped(case)
+    skipped = peers.strategy(case).skipped(case)
     if skipped:
         yield process.failure(case, "seconds", "skipped", skipped)
         return

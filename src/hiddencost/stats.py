@@ -17,7 +17,17 @@ import numpy as np
 from scipy.optimize import least_squares
 from scipy.special import stdtrit
 
-from hiddencost.records import OUTPUT, SINGLE_BLOCK, TWIN, Case, Comparison, Measurement, Run, Verdict
+from hiddencost.records import (
+    OUTPUT,
+    SINGLE_BLOCK,
+    TOGETHER,
+    TWIN,
+    Case,
+    Comparison,
+    Measurement,
+    Run,
+    Verdict,
+)
 
 TRIM = 0.25
 CONFIDENCE = 0.95
@@ -175,22 +185,29 @@ def peak_metric(case: Case) -> str:
     return "peak_heap_bytes" if case.device == "cpu" else "peak_device_bytes"
 
 
+def called_with(measurement: Measurement) -> str:
+    """What names the rotation in which it was called: its group, or all that took turns."""
+    return measurement.notes.get(TOGETHER) or str(measurement.case.group)
+
+
 class Table:
     """The measurements of a run by (case, metric), with their blocks. Only state `ok` has values."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
         self._by_key: dict[tuple[Case, str], dict[int, Measurement]] = defaultdict(dict)
-        self._rotations: dict[tuple[Case, int], list[Measurement]] = defaultdict(list)
-        self._effects: dict[tuple[Case, int], dict[Case, float]] = {}
+        self._rotations: dict[tuple[str, int], list[Measurement]] = defaultdict(list)
+        self._effects: dict[tuple[str, int], dict[Case, float]] = {}
         self.not_ok: list[Measurement] = []
         for measurement in run.measurements:
             if measurement.state == "ok":
                 self._by_key[measurement.case, measurement.metric][measurement.block] = measurement
-                if measurement.places:
-                    self._rotations[measurement.case.group, measurement.block].append(measurement)
             else:
                 self.not_ok.append(measurement)
+        for blocks in self._by_key.values():  # what was measured again stands for what it replaces
+            for measurement in blocks.values():
+                if measurement.places:
+                    self._rotations[called_with(measurement), measurement.block].append(measurement)
 
     def cases(self, metric: str, **fields: object) -> list[Case]:
         """The cases that have this metric, in the order first measured, whose fields equal `fields`."""
@@ -205,6 +222,11 @@ class Table:
         found = self._by_key.get((case, metric), {})
         return {block: measurement.values for block, measurement in sorted(found.items())}
 
+    def note(self, case: Case, metric: str, name: str) -> str:
+        """What a note of the first block says; nothing where there is none."""
+        found = self._by_key.get((case, metric), {})
+        return next((measurement.notes.get(name, "") for measurement in found.values()), "")
+
     def block_medians(self, case: Case, metric: str) -> dict[int, float]:
         """The median of each block's raw values, by block."""
         return {
@@ -215,13 +237,13 @@ class Table:
         """The median of each block's raw values."""
         return list(self.block_medians(case, metric).values())
 
-    def rotations(self) -> Set[tuple[Case, int]]:
-        """(group, block) of all cases that were timed by turns."""
+    def rotations(self) -> Set[tuple[str, int]]:
+        """(what is called together, block) of all rotations."""
         return self._rotations.keys()
 
-    def rotation(self, group: Case, block: int) -> Sequence[Measurement]:
+    def rotation(self, together: str, block: int) -> Sequence[Measurement]:
         """The times of one rotation, case by case."""
-        return self._rotations[group, block]
+        return self._rotations[together, block]
 
     def center(self, case: Case, metric: str) -> tuple[float, float | None, float | None] | None:
         """The geometric mean of block medians with its interval, or None when not measured."""
@@ -232,22 +254,24 @@ class Table:
             return t_interval(medians)
         return interval(medians)
 
-    def block_effects(self, group: Case, block: int) -> dict[Case, float]:
+    def block_effects(self, together: str, block: int) -> dict[Case, float]:
         """The log time of each case of one rotation, up to a constant (see `effects`)."""
-        if (group, block) not in self._effects:
+        key = together, block
+        if key not in self._effects:
             calls = sorted(
                 (place, value, number)
-                for number, m in enumerate(self._rotations[group, block])
+                for number, m in enumerate(self._rotations[key])
                 for place, value in zip(m.places, m.values, strict=True)
             )
-            cases = [self._rotations[group, block][number].case for _, _, number in calls]
-            self._effects[group, block] = effects(cases, np.log([value for _, value, _ in calls]))[0]
-        return self._effects[group, block]
+            cases = [self._rotations[key][number].case for _, _, number in calls]
+            self._effects[key] = effects(cases, np.log([value for _, value, _ in calls]))[0]
+        return self._effects[key]
 
     def _log_ratio(self, block: int, mine: Measurement, theirs: Measurement) -> float:
         """Of one block: from the rotation that both were called in, else from their pairs in order."""
-        if mine.places and theirs.places and mine.case.group == theirs.case.group:
-            found = self.block_effects(mine.case.group, block)
+        together = called_with(mine)
+        if mine.places and theirs.places and together == called_with(theirs):
+            found = self.block_effects(together, block)
             return found[mine.case] - found[theirs.case]
         return block_mean([math.log(a / b) for a, b in zip(mine.values, theirs.values, strict=False)])
 

@@ -31,6 +31,7 @@ from hiddencost import (
     measure,
     memory,
     models,
+    peers,
     rotation,
     store,
     strategies,
@@ -42,7 +43,12 @@ from hiddencost.records import OVER_BUDGET, REFERENCE, TWIN, Case, Environment, 
 from hiddencost.turns import Turns
 
 CATALOGUE = Catalogue(
-    strategies=tuple(strategy.name for strategy in strategies.STRATEGIES),
+    strategies=tuple(
+        dict.fromkeys(
+            one.name
+            for one in (*strategies.STRATEGIES, *(way for peer in peers.PEERS.values() for way in peer.ways))
+        )
+    ),
     check_backend=backends.check,
     check_device=backends.check_device,
     check_model=models.check,
@@ -119,7 +125,9 @@ class Measured:
         if self._process is None:
             job = self.jobs[0]
             seconds, threads = backends.start(job.backend, job.time.threads, job.device)
-            self._process = measure.Process(job.block, job.seed, job.time, self.tell, self.turns, job.fault)
+            self._process = measure.Process(
+                job.block, job.seed, job.time, self.tell, self.turns, job.fault, job.meeting
+            )
             self.report(environment.capture(job.block, threads, threads["intra_op"], *job.ground))
             for package, taken in seconds.items():
                 case = Case(model="import", strategy=package, backend=job.backend, device=job.device)
@@ -148,17 +156,19 @@ class Measured:
                     for record in lookups.lookups(self.process, cases):
                         self.keep(record)
             return self._found[task.case, "lookup_seconds"]
-        group = task.case.group
+        group = self.jobs[0].rotates(task.case)
         if group not in self._groups:
             self._groups.add(group)
-            chosen = {t.case: t for t in selected() if t.suite in ROTATED and t.case.group == group}
+            job = self.jobs[0]
+            chosen = {t.case: t for t in selected() if t.suite in ROTATED and job.rotates(t.case) == group}
             if all(t.optional for t in chosen.values()) and (reason := self._over_budget()):
                 for case in chosen:
                     record = self.process.failure(case, "seconds", "skipped", reason)
                     self.keep(msgspec.structs.replace(record, notes={OVER_BUDGET: reason}))
                 return self._found[task.case, "seconds"]
-            for planned in self.jobs[0].tasks:  # a selection keeps its reference and its twin
-                if planned.case.group == group and planned.case.strategy in (REFERENCE, TWIN):
+            groups = {case.group for case in chosen}
+            for planned in job.tasks:  # a selection keeps its reference and its twin
+                if planned.case.group in groups and planned.case.strategy in (REFERENCE, TWIN):
                     chosen.setdefault(planned.case, planned)
             for record in rotation.rotation(self.process, list(chosen.values())):
                 self.keep(record)
@@ -271,7 +281,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             return 2, 0
         if jobs[0].block == 0 and task.case.group not in needed:
             return 1, 0
-        place = str(task.case.group.with_(examples=None) if task.suite in ROTATED else task.case)
+        rotated = task.suite in ROTATED
+        place = str(jobs[0].rotates(task.case.with_(examples=None)) if rotated else task.case)
         return 0, random.Random(zlib.crc32(f"{key}/{task.suite}/{place}".encode())).randrange(2**31)
 
     items.sort(key=order)

@@ -27,10 +27,10 @@ import msgspec
 from hiddencost import store
 from hiddencost.doing import START_ANEW, Doing
 from hiddencost.errors import UserError
-from hiddencost.grid import METRIC_OF_SUITE, ROTATED, Fault, Job, bench_folder
+from hiddencost.grid import METRIC_OF_SUITE, ROTATED, Fault, Job, Meeting, bench_folder
 from hiddencost.nursery import Forked, Nursery
 from hiddencost.records import OVER_BUDGET, REFERENCE, Case, Ending, Environment, Measurement, Run, State
-from hiddencost.turns import Round, conduct, there_and_back
+from hiddencost.turns import Round, conduct, in_any_order, there_and_back
 
 MEMORY_WORKERS = 2
 LEAST_SCALE, MOST_SCALE = 0.3, 10.0
@@ -85,7 +85,8 @@ class Supervisor:
         process is left behind."""
 
         def work() -> None:
-            self._work_in_turn(timed)
+            self._work_together([job for job in timed if job.together])
+            self._work_in_turn([job for job in timed if not job.together])
             self._work_side_by_side(memory)
 
         return _until_interrupted([self], work)
@@ -111,6 +112,16 @@ class Supervisor:
                 budget = job.time.budget * planned / job.time.blocks
                 wanted = (budget - spent[ground]) / left - (taken - rotated)
                 scales[ground] = min(max(scale * wanted / rotated, LEAST_SCALE), MOST_SCALE)
+
+    def _work_together(self, jobs: Sequence[Job]) -> None:
+        """Timing blocks in which all backends and devices take turns, each in a process of its own."""
+        values = self.writer.folder.resolve() / "logs" / "values"
+        for block in dict.fromkeys(job.block for job in jobs):
+            values.mkdir(parents=True, exist_ok=True)
+            mine = [job for job in jobs if job.block == block]
+            meeting = Meeting(backend=mine[0].backend, values=str(values))
+            hands = [(self, msgspec.structs.replace(job, meeting=meeting)) for job in mine]
+            _by_turns(hands, in_any_order, mine[0])
 
     def _work_side_by_side(self, jobs: Sequence[Job]) -> None:
         by_ground = {job.ground: [other for other in jobs if other.ground == job.ground] for job in jobs}
@@ -403,8 +414,12 @@ def unfinished(
     """The jobs with the tasks whose (case, metric, block) is missing, and the whole of their groups where
     those are timed in rotation; without the cases that are given up. Jobs without tasks are left out."""
     groups = {(case.group, block) for case, metric, block in missing if metric == "seconds"}
+    blocks = {block for _, metric, block in missing if metric == "seconds"}
     left = []
     for job in jobs:
+        if job.together and job.block in blocks:  # all that takes turns is measured again
+            left.append(job)
+            continue
         tasks = tuple(
             t
             for t in job.tasks

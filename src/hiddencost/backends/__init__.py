@@ -1,4 +1,5 @@
 """The one place that knows TensorFlow, JAX and torch apart: start one, compile, wait for the end of the work.
+The peers, other libraries on torch, are backends of their own here.
 
 Keras fixes its backend when it is imported, so a process has one: `start` chooses it, and imports Keras
 first in the process, so that threads are set before it starts.
@@ -18,12 +19,20 @@ from typing import Any
 
 from hiddencost.backends.base import Backend
 from hiddencost.backends.jax import Jax
+from hiddencost.backends.peers import NNsight, TransformerLens, Transformers
 from hiddencost.backends.tensorflow import TensorFlow
 from hiddencost.backends.torch import Torch
 from hiddencost.errors import UserError
 from hiddencost.strategies import Extraction
 
-BACKENDS: tuple[Backend, ...] = (TensorFlow(), Jax(), Torch())
+BACKENDS: tuple[Backend, ...] = (
+    TensorFlow(),
+    Jax(),
+    Torch(),
+    Transformers(),
+    NNsight(),
+    TransformerLens(),
+)
 _started: list[Backend] = []
 FIRST_GPU = Path("/dev/nvidia0")
 """As the driver shows it."""
@@ -35,9 +44,10 @@ def find(name: str) -> Backend:
 
 
 def check(name: str) -> None:
-    """Raises UserError when the backend's package is not installed."""
-    if importlib.util.find_spec(name) is None:
-        raise UserError(f"backend '{name}' is not installed: pip install 'hiddencost[{name}]'")
+    """Raises UserError when the backend's packages are not installed."""
+    backend = find(name)
+    if any(importlib.util.find_spec(package) is None for package in (backend.framework, name)):
+        raise UserError(f"backend '{name}' is not installed: pip install 'hiddencost[{backend.extra}]'")
 
 
 def check_device(name: str) -> None:
@@ -69,9 +79,10 @@ def import_packages(name: str) -> dict[str, float]:
     """Imports what is not imported yet; the seconds that each took. The environment holds the backend's
     settings. KerasHub would import any other framework that it finds, and two in a process get in each
     other's way: they are hidden from it."""
-    _hide({other.name for other in BACKENDS} - {name})
+    backend = find(name)
+    _hide({other.framework for other in BACKENDS} - {backend.framework})
     seconds: dict[str, float] = {}
-    for package in find(name).packages:
+    for package in backend.packages:
         if package in sys.modules:
             continue
         began = time.perf_counter()

@@ -10,11 +10,14 @@ from hiddencost.errors import UserError
 
 
 class Backend(ABC):
-    """A backend of Keras. name: as KERAS_BACKEND and its package are called. packages: what is imported, in
-    order. predicts_in: the mode in which Keras's `predict` runs a model. compiles_operations: an eager call
-    compiles each operation at its first call with a shape."""
+    """A backend of Keras, or a peer that takes its place. name: as its package is called. framework: as
+    KERAS_BACKEND is. extra: what installs it. packages: what is imported, in order. predicts_in: the mode in
+    which Keras's `predict` runs a model. compiles_operations: an eager call compiles each operation at its
+    first call with a shape."""
 
     name: str
+    framework: str
+    extra: str
     packages: tuple[str, ...]
     predicts_in: str
     compiles_operations = False
@@ -22,7 +25,10 @@ class Backend(ABC):
 
     def settings(self, threads: int, device: str) -> dict[str, str]:
         """What the environment must hold before the packages are imported. A CPU's process sees no GPU."""
-        return {"KERAS_BACKEND": self.name, **({"CUDA_VISIBLE_DEVICES": "-1"} if device == "cpu" else {})}
+        return {
+            "KERAS_BACKEND": self.framework,
+            **({"CUDA_VISIBLE_DEVICES": "-1"} if device == "cpu" else {}),
+        }
 
     @abstractmethod
     def use_gpu(self) -> None:

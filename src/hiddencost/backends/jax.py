@@ -31,7 +31,7 @@ class _Jitted:
 
 
 class Jax(Backend):
-    name = "jax"
+    name = framework = extra = "jax"
     packages = ("jax", "keras", "keras_hub")
     predicts_in = "jit"
     compiles_operations = True

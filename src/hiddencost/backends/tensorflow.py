@@ -9,7 +9,7 @@ from hiddencost.backends.base import Backend, no_gpu
 
 
 class TensorFlow(Backend):
-    name = "tensorflow"
+    name = framework = extra = "tensorflow"
     packages = ("tensorflow", "keras", "keras_hub")
     predicts_in = "graph"
 

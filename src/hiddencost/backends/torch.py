@@ -11,8 +11,8 @@ from hiddencost.backends.base import Backend, no_gpu
 
 
 class Torch(Backend):
-    name = "torch"
-    packages = ("torch", "keras", "keras_hub")
+    name = framework = extra = "torch"
+    packages: tuple[str, ...] = ("torch", "keras", "keras_hub")
     predicts_in = "eager"
 
     def settings(self, threads: int, device: str) -> dict[str, str]:

@@ -39,8 +39,8 @@ def exact(before: Table, after: Table) -> Iterator[Evidence]:
 
 def _times(tables: tuple[Table, Table]) -> Iterator[Evidence]:
     shifts: dict[Case, list[float]] = defaultdict(list)
-    for group, block in tables[BEFORE].rotations() & tables[AFTER].rotations():
-        names, logs = _visits(tables, group, block)
+    for together, block in tables[BEFORE].rotations() & tables[AFTER].rotations():
+        names, logs = _visits(tables, together, block)
         found, _ = effects(names, logs)
         for side, case in found:
             if side == AFTER and (BEFORE, case) in found:
@@ -52,14 +52,14 @@ def _times(tables: tuple[Table, Table]) -> Iterator[Evidence]:
 
 
 def _visits(
-    tables: tuple[Table, Table], group: Case, block: int
+    tables: tuple[Table, Table], together: str, block: int
 ) -> tuple[list[tuple[int, Case]], list[float]]:
     """The calls of both sides in the order made, those that a side made in one turn as one: their median."""
     calls = sorted(
         (
             (place, (side, m.case), value)
             for side, table in enumerate(tables)
-            for m in table.rotation(group, block)
+            for m in table.rotation(together, block)
             for place, value in zip(m.places, m.values, strict=True)
         ),
         key=lambda call: call[0],

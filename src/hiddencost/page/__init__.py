@@ -18,6 +18,7 @@ from hiddencost.page.circumstances import environments, not_measured, opening, u
 from hiddencost.page.costs import growth, one_off
 from hiddencost.page.grids import Grid, Section
 from hiddencost.page.tables import data_sets, lookups, memory, times, twins
+from hiddencost.page.together import together
 from hiddencost.records import Answer, Figure, Run
 from hiddencost.stats import Table
 
@@ -130,7 +131,9 @@ def figure_row(figure: Figure) -> tuple[str, ...]:
 
 def sections(table: Table, run: Run) -> list[Section]:
     """All sections after the plots, in order."""
+    beside = together(table)
     return [
+        *([beside] if beside.grids else []),
         times(table),
         twins(table),
         data_sets(table),
