@@ -118,18 +118,21 @@ class Forward(_Axes):
     is measured once, with the larger of the two.
     optional: left out, in all blocks, where the first block has used up its share of `[time] budget`
     before it gets there (a slow machine).
+    backend: those of the grid's backends that measure it; all of them if it is not given.
     """
 
     seconds: float | None = None
     optional: bool = False
+    backend: list[str] | None = None
 
 
 class Memory(_Axes, kw_only=True):
     """Cases whose memory is read. reading: `heap` (memray, one process for each strategy and mode),
     `resident` (kernel and sampler, a fresh process for every case), both on a CPU alone, or `device` (the
-    backend's own count, on a GPU alone)."""
+    backend's own count, on a GPU alone). backend: as in [[forward]]."""
 
     reading: Literal["heap", "resident", "device"]
+    backend: list[str] | None = None
 
 
 class Lookup(_Table):
@@ -333,7 +336,11 @@ def override(grid: Grid, axes: dict[str, list[str]] | dict[str, list[int]], time
         for section in (raw["growth"], raw["dataset"]):
             if section and name == "model":
                 section["model"] = list(values)
-    raw["memory"] = [section for section in raw["memory"] if section["mode"]]
+    for name in ("forward", "memory"):
+        for section in raw[name]:
+            if "backend" in axes and section["backend"]:
+                section["backend"] = [one for one in section["backend"] if one in axes["backend"]]
+        raw[name] = [section for section in raw[name] if section["mode"] and section["backend"] != []]
     raw["time"].update(time)
     if "seconds" in time:
         for section in [*raw["forward"], *filter(None, [raw["dataset"]])]:
@@ -388,8 +395,12 @@ def _problems(grid: Grid, catalogue: Catalogue) -> Iterator[str]:
     sections += [("memory", section, MEMORY_MODES) for section in grid.memory]
     for place, section, modes in sections:
         yield from _axis_problems(place, section, modes, catalogue)
-        yield from _no_mode_problems(place, section.mode, grid.backend)
-        yield from _no_way_problems(place, section, grid.backend)
+        backends = section.backend or grid.backend
+        for name in backends:
+            if name not in grid.backend:
+                yield f"[[{place}]] backend '{name}'{nearest(name, grid.backend)}: not one of the grid's"
+        yield from _no_mode_problems(place, section.mode, backends)
+        yield from _no_way_problems(place, section, backends)
     yield from _suite_problems(grid, catalogue)
 
 
@@ -515,7 +526,7 @@ def _forward_cases(section: Forward | Memory, backend: str) -> Iterator[Case]:
     timed = isinstance(section, Forward)
     modes = [mode for mode in section.mode if mode in MODES[backend]]
     strategies = [name for name in section.strategy if name in (REFERENCE, TWIN) or has(backend, name)]
-    if not strategies:
+    if not strategies or backend not in (section.backend or [backend]):
         return
     for model, dtype, mode, length, batch in product(
         section.model, section.dtype, modes, section.length, section.batch

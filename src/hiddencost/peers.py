@@ -204,12 +204,18 @@ def fx_graph(model: Any, points: Sequence[Point], wanted: Sequence[Point]) -> Ex
             every = end.args[0]
             end.args = ([every[place] for place in _places(wanted)],)
             cut.graph.set_codegen(torch.fx.graph.CodeGen())
-            cut.graph.eliminate_dead_code()
+            cut.graph.eliminate_dead_code(is_impure_node=_is_input)
             cut.recompile()
             recorded[shape] = cut
         return list(recorded[shape](**inputs))
 
     return Extraction(run)
+
+
+def _is_input(node: Any) -> bool:
+    """What is kept though nothing uses it. (Left to itself, torch keeps attention too: it could draw random
+    numbers, for dropout.)"""
+    return bool(node.op in ("placeholder", "output"))
 
 
 def _module() -> Any:

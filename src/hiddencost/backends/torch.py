@@ -14,6 +14,9 @@ class Torch(Backend):
     name = framework = extra = "torch"
     packages: tuple[str, ...] = ("torch", "keras", "keras_hub")
     predicts_in = "eager"
+    compiles_operations = (
+        True  # oneDNN makes a primitive for each shape, an exported graph is recorded for one
+    )
 
     def settings(self, threads: int, device: str) -> dict[str, str]:
         return {**super().settings(threads, device), "OMP_NUM_THREADS": str(threads)}

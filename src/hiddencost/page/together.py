@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hiddencost.claims.evidence import where
 from hiddencost.formatting import NONE, quantity
-from hiddencost.page.grids import Columns, Grid, Section, grid, planned_order, ratio, reader, way
+from hiddencost.page.grids import Columns, Grid, Section, grid, ratio, reader, way
 from hiddencost.records import REFERENCE, TOGETHER, TWIN, Case
 from hiddencost.stats import Table
 
@@ -14,7 +13,8 @@ from hiddencost.stats import Table
 def together(table: Table) -> Section:
     """A table for each shape: every way of every backend against the plain forward pass of its own, and
     against that of the first."""
-    cases = planned_order(table, (case for case in table.cases("seconds") if _meeting(table, case)))
+    measured = {case for case in table.cases("seconds") if _meeting(table, case)}
+    cases = [case for case in table.run.header.planned if case in measured]
     grids = []
     for name in dict.fromkeys(_meeting(table, case) for case in cases):
         mine = [case for case in cases if _meeting(table, case) == name and case.strategy != TWIN]
@@ -43,12 +43,12 @@ def _first(table: Table, cases: Sequence[Case]) -> Case | None:
 
 def _grid(table: Table, cases: Sequence[Case], first: Case) -> Grid:
     columns: Columns = {
-        "backend": lambda case: f"{case.backend}, {where(case)}",
+        "backend": lambda case: f"{case.backend}, {case.mode}",
         "way": lambda case: "plain forward pass" if case.strategy == REFERENCE else way(case),
         "ratio to its own plain pass": lambda case: (
             NONE if case.strategy == REFERENCE else ratio(table.compare(case))
         ),
-        f"ratio to {first.backend}'s": lambda case: (
+        f"ratio to that of {first.backend}": lambda case: (
             "1" if case == first else ratio(table.compare(case, first))
         ),
         "time": reader(table, "seconds", "s"),
