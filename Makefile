@@ -4,8 +4,8 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help bench bench-backends venv-jax venv-torch quick gate baseline test test-backends test-slow mutants \
-  lint pairing calibrate readme reference clean
+.PHONY: help bench bench-backends bench-peers venv-jax venv-torch quick gate baseline test test-backends \
+  test-slow mutants lint pairing calibrate readme reference clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,11 +43,24 @@ NEEDS := from importlib.metadata import requires; print(*(need \
 	@echo "That tensorflow is not installed, as pip says, is what this environment is for: .venv-$*/bin/hiddencost"
 	@touch $@
 
+.venv-torch/.peers: .venv-torch/.ready
+	.venv-torch/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+	  nnsight transformer-lens transformers
+	@touch $@
+
 venv-jax: .venv-jax/.ready  ## an environment with JAX and without TensorFlow
 venv-torch: .venv-torch/.ready  ## an environment with torch (CPU build) and without TensorFlow
 
 bench-backends: $(BACKENDS)  ## the same on TensorFlow, JAX and torch, in one run (45 minutes)
 	$(BIN)/hiddencost run --grid backends
+
+PEERS := .venv/.peers
+$(PEERS): $(BACKENDS)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[jax,torch,peers]'
+	@touch $@
+
+bench-peers: $(PEERS)  ## Keras beside transformers, nnsight and TransformerLens, by turns (30 minutes)
+	$(BIN)/hiddencost run --grid peers
 
 GATE ?=
 gate: $(READY)  ## is anything slower or larger than reports/baseline.json? Or GATE="--against main", side by side
@@ -61,8 +74,8 @@ baseline: $(READY)  ## measure the gate's grid anew and keep it as reports/basel
 test: lint  ## lint, types, and all tests but the slow ones
 	$(BIN)/python -m pytest -m "not slow"
 
-test-backends: $(READY) venv-jax venv-torch  ## the tests on JAX and torch, which it installs (CPU builds)
-	$(BIN)/python -m pytest tests/test_backends.py
+test-backends: $(READY) venv-jax .venv-torch/.peers  ## the tests on JAX, torch and the peers, which it installs (CPU)
+	$(BIN)/python -m pytest tests/test_backends.py tests/test_peers.py
 
 test-slow: $(READY)  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow

@@ -398,7 +398,7 @@ def _problems(grid: Grid, catalogue: Catalogue) -> Iterator[str]:
         backends = section.backend or grid.backend
         for name in backends:
             if name not in grid.backend:
-                yield f"[[{place}]] backend '{name}'{nearest(name, grid.backend)}: not one of the grid's"
+                yield f"[[{place}]] backend '{name}': not one of the grid's{nearest(name, grid.backend)}"
         yield from _no_mode_problems(place, section.mode, backends)
         yield from _no_way_problems(place, section, backends)
     yield from _suite_problems(grid, catalogue)

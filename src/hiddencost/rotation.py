@@ -98,7 +98,7 @@ def _prepared(
         inputs = process.inputs(group)
         placed = backends.place(inputs, group.mode, group.batch)
         expected = expected_values(process, group, inputs)
-        same_elsewhere(process, group, expected)
+        same_elsewhere(process, group, inputs, expected)
     except Exception as error:
         state = "wrong" if isinstance(error, WrongValuesError) else state_of(error)
         for case in cases:

@@ -97,7 +97,11 @@ def _axis(
 @_axis("--model", "model", "Models (see `hiddencost models`)")
 @_axis("--strategy", "strategy", "Strategies (see `hiddencost strategies`)")
 @_axis("--points", "points", "Hidden states: last, middle, last_four, all, block_3, -1")
-@_axis("--backend", "backend", "Backends: tensorflow, jax, torch")
+@_axis(
+    "--backend",
+    "backend",
+    "Backends: tensorflow, jax, torch; or peers: transformers, nnsight, transformer_lens",
+)
 @_axis("--device", "device", "Devices: cpu, gpu")
 @_axis("--mode", "mode", "Modes: eager, graph, xla, jit, compile, predict")
 @_axis("--batch", "batch", "Batch sizes", int)
@@ -248,7 +252,7 @@ def _report(folder: Path) -> None:
         raise UserError(
             f"report of {folder}: cannot be written ({error.strerror}: {error.filename})"
         ) from None
-    click.echo("\n".join(page.summary_lines(found)))
+    click.echo("\n".join([*page.summary_lines(found), *page.together_lines(found)]))
     click.echo(f"\nReport: {written}\nAgain:  hiddencost report {folder}")
 
 
@@ -310,9 +314,13 @@ def models() -> None:
 @main.command()
 def strategies() -> None:
     """List the ways to read hidden states."""
+    from hiddencost.peers import PEERS
     from hiddencost.strategies import STRATEGIES
 
     _table([(strategy.name, strategy.summary) for strategy in STRATEGIES])
+    for name, peer in PEERS.items():
+        click.echo(f"\nOf {name}, with --backend {name}:")
+        _table([(strategy.name, strategy.summary) for strategy in peer.ways])
 
 
 def _table(rows: Sequence[tuple[str, str]]) -> None:

@@ -25,7 +25,7 @@ from hiddencost.stats import Table
 if TYPE_CHECKING:
     import jinja2
 
-__all__ = ["markdown", "opening", "questions", "summary_lines", "template", "write_report"]
+__all__ = ["markdown", "opening", "questions", "summary_lines", "template", "together_lines", "write_report"]
 
 TEMPLATES = Path(__file__).parent.parent / "templates"
 
@@ -108,6 +108,16 @@ def summary_lines(run: Run) -> list[str]:
         if count
     ]
     return [*head, *told, *problems]
+
+
+def together_lines(run: Run) -> list[str]:
+    """For a terminal: the tables of backends that took turns, where any did."""
+    lines: list[str] = []
+    for table in together(Table(sound(run))).grids:
+        widths = [max(map(len, column)) for column in zip(table.header, *table.rows, strict=True)]
+        cells = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in (table.header, *table.rows))
+        lines += ["", table.title, *cells]
+    return lines
 
 
 def questions(run: Run) -> list[Question]:

@@ -1,0 +1,261 @@
+"""Other libraries on the same weights: their ways, and the turns that they take with Keras."""
+
+import importlib.util
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hiddencost import grid, measure, page, peers, store
+from hiddencost.errors import UserError
+from hiddencost.grid import Meeting, Time
+from hiddencost.records import OUTPUT, REFERENCE, TOGETHER, TWIN, Case, Header, Measurement, Run
+from hiddencost.stats import Table
+
+TESTS = Path(__file__).parent
+LIBRARIES = ("transformers", "nnsight", "transformer_lens")
+CASE = Case(model="minilm", strategy=REFERENCE, batch=1, length=16)
+
+
+def python():
+    """An interpreter that has the peers, if there is one."""
+    if all(map(importlib.util.find_spec, LIBRARIES)):
+        return sys.executable
+    beside = TESTS.parent / ".venv-torch"
+    return beside / "bin" / "python" if (beside / ".peers").exists() else None
+
+
+PYTHON = python()  # found now: this process hides torch later
+with_peers = pytest.mark.skipif(not PYTHON, reason="the peers are not installed: make test-backends")
+
+
+def test_a_grid_names_the_ways_that_each_peer_has():
+    assert {name: tuple(way.name for way in peer.ways) for name, peer in peers.PEERS.items()} == grid.PEERS
+    assert set(LIBRARIES) == set(grid.PEERS)
+    names = [name for ways in grid.PEERS.values() for name in ways]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("peer", LIBRARIES)
+def test_a_peer_has_its_own_ways_and_a_reference_and_keras_has_the_others(peer):
+    for case, summary in (
+        (CASE.with_(backend=peer), "the plain forward pass of the same library: its reference"),
+        (CASE, "the plain forward pass, final output only: the reference"),
+    ):
+        assert peers.strategy(case).summary == summary
+        assert peers.strategy(case.with_(strategy=TWIN)).build is peers.strategy(case).build
+    assert grid.has(peer, grid.PEERS[peer][0])
+    assert not grid.has("jax", grid.PEERS[peer][0])
+    assert not grid.has(peer, "functional_submodel")
+    assert grid.has("jax", "functional_submodel")
+
+
+def test_each_backend_is_planned_with_its_own_ways_and_all_share_their_blocks():
+    planned, _ = grid.read(grid.grid_path("peers"))
+    jobs = grid.timed_jobs(planned)
+    assert {job.together for job in jobs} == {True}
+    assert [job.backend for job in jobs if job.block == 0] == planned.backend
+    ways = {job.backend: {task.case.strategy for task in job.tasks} for job in jobs}
+    assert ways["jax"] == ways["torch"] == {REFERENCE, TWIN, "functional_submodel"}
+    assert ways["nnsight"] == {REFERENCE, TWIN, "trace", "trace_stopped"}
+    modes = {job.backend: {task.case.mode for task in job.tasks} for job in jobs}
+    assert (modes["jax"], modes["tensorflow"], modes["torch"]) == ({"jit"}, {"xla"}, {"eager"})
+    assert len({job.rotates(task.case) for job in jobs for task in job.tasks}) == 4  # shapes
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('strategy = ["trace"]\nmodel = ["minilm"]', "[forward] strategy trace: a way of nnsight"),
+        (
+            'strategy = ["forward_hooks"]\nmodel = ["bert_tiny"]\nbackend = ["transformers"]',
+            "[forward] model 'bert_tiny' has random weights, which transformers has not: take minilm",
+        ),
+        (
+            'strategy = ["functional_submodel"]\nmodel = ["minilm"]\nbackend = ["jax"]',
+            "[[forward]] backend 'jax': not one of the grid's; one of: tensorflow",
+        ),
+        (
+            'strategy = ["functional_submodel"]\nmodel = ["minilm"]\n[time]\nbudget = 9',
+            "[time] budget: not where all take turns (together = true): `seconds` says how long they do",
+        ),
+    ],
+)
+def test_what_no_peer_can_do_is_one_line(text, message):
+    backends = '["transformers"]' if "bert_tiny" in text else '["tensorflow"]'
+    axes = 'points = ["all"]\nmode = ["eager"]\nbatch = [1]\nlength = [8]'
+    planned = grid.parse(
+        f'name = "x"\nbackend = {backends}\ntogether = true\n[[forward]]\n{axes}\n{text}', "x.toml"
+    )
+    from hiddencost.suites import CATALOGUE
+
+    with pytest.raises(UserError) as caught:
+        grid.check(planned, grid.anywhere(CATALOGUE), "x.toml")
+    assert str(caught.value) == f"x.toml: {message}"
+
+
+def meeting(tmp_path, first="transformers"):
+    place = Meeting(backend=first, values=str(tmp_path))
+    return measure.Process(0, 1, Time(), meeting=place)
+
+
+def states(value, padded=0.0):
+    """One point at two tokens, the second of them padding."""
+    return {"block_0": np.array([[[value], [padded]]], "float32"), OUTPUT: []}
+
+
+def test_the_first_backend_leaves_its_states_and_the_others_are_held_against_them(tmp_path):
+    process, mask = meeting(tmp_path), np.array([[1, 0]])
+    theirs, mine = CASE.with_(backend="transformers"), CASE.with_(backend="jax")
+    waiting = threading.Thread(
+        target=measure.same_elsewhere, args=(process, mine, {"padding_mask": mask}, states(2.0))
+    )
+    waiting.start()
+    measure.same_elsewhere(process, theirs, {"attention_mask": mask}, states(2.0))
+    waiting.join(10)
+    assert not waiting.is_alive()
+    assert [path.name for path in tmp_path.iterdir()] == ["minilm-float32-1x16.npz"]
+    measure.same_elsewhere(process, mine, {"padding_mask": mask}, states(2.009, padded=7.0))
+    with pytest.raises(measure.WrongValuesError, match=r"values differ by 1\.0e-02 of the largest"):
+        measure.same_elsewhere(process, mine, {"padding_mask": mask}, states(2.02))
+    measure.same_elsewhere(process, mine.with_(mode="predict"), {}, {})  # is not compared
+
+
+def test_a_first_backend_that_leaves_nothing_is_told_and_not_waited_for_for_ever(tmp_path, monkeypatch):
+    monkeypatch.setattr(measure, "AWAIT_SECONDS", 0.01)
+    with pytest.raises(UserError, match=r"^transformers has left no hidden states to compare with$"):
+        measure.same_elsewhere(meeting(tmp_path), CASE, {"padding_mask": np.array([[1, 1]])}, states(1.0))
+
+
+def run_of_two(blocks=6, slower=3.0):
+    """Keras takes `slower` times as long as transformers, whose calls stand between; half of it for the
+    middle. Each call takes longer than the one before, as on a machine that gets slower."""
+    peer = CASE.with_(backend="transformers")
+    cases = {
+        peer: 1.0,
+        CASE: slower,
+        CASE.with_(strategy="functional_submodel", points="middle"): slower / 2,
+        peer.with_(strategy="output_hidden_states", points="all"): 1.1,
+    }
+    found = []
+    for block in range(blocks):
+        order = [case for _ in range(8) for case in cases]
+        for number, (case, taken) in enumerate(cases.items()):
+            places = tuple(range(number, len(order), len(cases)))
+            seconds = tuple(1e-2 * taken * (1.001 + block * 1e-5) ** place for place in places)
+            found.append(
+                Measurement(
+                    case=case,
+                    metric="seconds",
+                    values=seconds,
+                    places=places,
+                    block=block,
+                    notes={TOGETHER: "all 1x16"},
+                )
+            )
+    header = Header(
+        schema_version=1,
+        hiddencost_version="0",
+        started="2026-11-24",
+        command="",
+        grid_name="peers",
+        grid="",
+        seed=1,
+        git_commit="",
+        planned=tuple(cases),
+    )
+    return Run(header=header, environments=(), measurements=tuple(found))
+
+
+def test_cases_that_took_turns_are_compared_across_their_processes():
+    table = Table(run_of_two())
+    found = table.compare(CASE, CASE.with_(backend="transformers"))
+    assert found.ratio == pytest.approx(3.0, rel=2e-3)
+    assert table.compare(CASE.with_(strategy="functional_submodel", points="middle")).ratio == pytest.approx(
+        0.5, rel=2e-3
+    )
+
+
+def test_what_was_measured_again_stands_for_what_it_replaces():
+    """Else two rotations would be read as one, with two calls in each place."""
+    run, again = run_of_two(), run_of_two(slower=5.0)
+    both = Run(header=run.header, environments=(), measurements=(*run.measurements, *again.measurements))
+    table = Table(both)
+    assert table.compare(CASE, CASE.with_(backend="transformers")).ratio == pytest.approx(5.0, rel=2e-3)
+    assert [len(table.rotation("all 1x16", block)) for block in range(6)] == [4] * 6
+
+
+def test_the_page_and_the_terminal_show_every_way_beside_the_first_plain_pass():
+    run = run_of_two()
+    lines = page.together_lines(run)
+    assert lines[1] == "minilm 1x16"
+    rows = [line.split("  ") for line in lines[3:]]
+    cells = [[cell.strip() for cell in row if cell.strip()] for row in rows]
+    assert [row[:2] for row in cells] == [
+        ["transformers, eager", "plain forward pass"],
+        ["tensorflow, eager", "plain forward pass"],
+        ["tensorflow, eager", "functional_submodel middle"],
+        ["transformers, eager", "output_hidden_states all"],
+    ]
+    assert [row[3][:4] for row in cells] == ["1", "3.00", "1.50", "1.10"]
+    assert [row[2][:4] for row in cells] == ["–", "–", "0.50", "1.10"]
+    assert "## Side by side: backends and other libraries" in page.markdown(run, [])
+    assert page.together_lines(Run(header=run.header, environments=(), measurements=())) == []
+
+
+TURNS = """
+name = "turns"
+backend = ["transformers", "nnsight", "transformer_lens", "torch"]
+together = true
+[time]
+blocks = 1
+seconds = 0.5
+min_rounds = 2
+[[forward]]
+model = ["minilm"]
+strategy = [
+  "functional_submodel", "output_hidden_states", "forward_hooks", "forward_hooks_stopping",
+  "truncated_model", "fx_graph", "trace", "trace_stopped", "run_with_cache", "stop_at_layer",
+]
+points = ["middle", "embeddings,block_2", "all"]
+mode = ["eager"]
+batch = [2]
+length = [16]
+[[memory]]
+reading = "heap"
+model = ["minilm"]
+strategy = ["truncated_model", "stop_at_layer"]
+points = ["middle"]
+mode = ["eager"]
+batch = [2]
+length = [16]
+"""
+
+
+@with_peers
+def test_every_way_of_every_peer_reads_the_right_hidden_states_by_turns_with_keras(tmp_path):
+    (tmp_path / "turns.toml").write_text(TURNS)
+    done = subprocess.run(
+        [Path(PYTHON).parent / "hiddencost", "run", "--grid", "turns.toml", "--out", "run"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "ratio to that of transformers" in done.stdout
+    found = store.read(tmp_path / "run")
+    assert [m for m in found.measurements if m.state != "ok"] == []
+    timed = {m.case: m for m in found.measurements if m.metric == "seconds"}
+    assert {(c.backend, c.strategy) for c in timed} == {
+        (name, way) for name, ways in grid.PEERS.items() for way in (REFERENCE, TWIN, *ways)
+    } | {("torch", way) for way in (REFERENCE, TWIN, "functional_submodel")}
+    places = sorted(place for m in timed.values() for place in m.places)
+    assert places == list(range(len(places)))
+    differences = [m.values[0] for m in found.measurements if m.metric == "max_abs_difference"]
+    assert len(differences) == len(timed)
+    assert max(differences) <= measure.TOLERANCE["float32"]
+    peaks = {m.case.backend for m in found.measurements if m.metric == "peak_heap_bytes"}
+    assert peaks == {"transformers", "transformer_lens"}
