@@ -5,7 +5,7 @@ READY := .venv/.ready
 
 .DEFAULT_GOAL := help
 .PHONY: help bench bench-backends bench-peers venv-jax venv-torch quick gate baseline test test-backends \
-  test-slow mutants lint pairing calibrate readme reference clean
+  test-slow mutants lint pairing calibrate readme reference reference-backends clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -102,6 +102,10 @@ reference: $(READY)  ## measure reports/reference anew, and README from it
 	rm -rf reports/reference
 	$(BIN)/hiddencost run --out reports/reference
 	$(BIN)/python -m hiddencost.readme
+
+reference-backends: $(BACKENDS)  ## measure reports/reference-backends anew
+	rm -rf reports/reference-backends
+	$(BIN)/hiddencost run --grid backends --out reports/reference-backends
 
 clean:  ## remove .venv and caches (reports stay)
 	rm -rf .venv .venv-jax .venv-torch .mypy_cache .ruff_cache .pytest_cache build dist
