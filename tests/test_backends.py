@@ -14,7 +14,7 @@ from hiddencost.errors import UserError
 from hiddencost.records import Case
 
 TESTS = Path(__file__).parent
-OTHERS = [name for name in grid.MODES if name != "tensorflow"]
+OTHERS = [name for name in grid.MODES if name != "tensorflow" and name not in grid.PEERS]
 COMPILED = {"jax": "jit", "torch": "compile"}
 
 

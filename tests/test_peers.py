@@ -72,7 +72,7 @@ def test_each_backend_is_planned_with_its_own_ways_and_all_share_their_blocks():
         ('strategy = ["trace"]\nmodel = ["minilm"]', "[forward] strategy trace: a way of nnsight"),
         (
             'strategy = ["forward_hooks"]\nmodel = ["bert_tiny"]\nbackend = ["transformers"]',
-            "[forward] model 'bert_tiny' has random weights, which transformers has not: take minilm",
+            "[forward] model 'bert_tiny': transformers has pretrained weights alone: take minilm",
         ),
         (
             'strategy = ["functional_submodel"]\nmodel = ["minilm"]\nbackend = ["jax"]',
@@ -121,6 +121,9 @@ def test_the_first_backend_leaves_its_states_and_the_others_are_held_against_the
     measure.same_elsewhere(process, mine, {"padding_mask": mask}, states(2.009, padded=7.0))
     with pytest.raises(measure.WrongValuesError, match=r"values differ by 1\.0e-02 of the largest"):
         measure.same_elsewhere(process, mine, {"padding_mask": mask}, states(2.02))
+    fused = mine.with_(model="minilm_fused")
+    with pytest.raises(measure.WrongValuesError):
+        measure.same_elsewhere(process, fused, {"padding_mask": mask}, states(2.02))
     measure.same_elsewhere(process, mine.with_(mode="predict"), {}, {})  # is not compared
 
 

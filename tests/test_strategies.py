@@ -229,6 +229,23 @@ def test_minilm_gives_the_hidden_states_that_transformers_gives(process):
         assert abs(real.std() - known["standard_deviation"]) < 5e-3
 
 
+def test_without_dropout_attention_is_fused_and_the_hidden_states_are_the_same(process):
+    """With a rate of dropout, Keras's attention computes its scores apart, even where nothing is dropped."""
+    import keras
+
+    found = []
+    for name, dropout in (("minilm", 0.1), ("minilm_fused", 0.0)):
+        case = CASE.with_(model=name, strategy="functional_submodel", points="all", batch=2, length=64)
+        layers = process.of(case)[0].model._flatten_layers()
+        rates = {x._dropout for x in layers if isinstance(x, keras.layers.MultiHeadAttention)}
+        assert rates == {dropout}
+        inputs = process.inputs(case)
+        states = process.built(case)(backends.place(inputs, "eager", 2))
+        found.append([backends.to_numpy(state)[inputs["padding_mask"] == 1] for state in states])
+    for one, other in zip(*found, strict=True):
+        assert np.abs(one - other).max() < 1e-4
+
+
 def test_minilms_own_tokenizer_gives_the_token_ids_that_transformers_gives(process):
     loaded, _ = process.of(CASE.with_(model="minilm"))
     loaded.inputs(1, 16)

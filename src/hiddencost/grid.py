@@ -230,6 +230,10 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
     states: int = 0
 
 
+SAME_WEIGHTS = {"minilm_fused": "minilm"}
+"""Models that compute the same hidden states as another one, another way: they take turns with it."""
+
+
 class Meeting(msgspec.Struct, frozen=True, kw_only=True):
     """Of jobs that take turns: where the first backend leaves its hidden states for the others."""
 
@@ -260,7 +264,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         """What a case is called together with: its group, or all of one shape that take turns."""
         if not self.together:
             return case.group
-        return Case(model=case.model, strategy=REFERENCE, mode="any", batch=case.batch, length=case.length)
+        model = SAME_WEIGHTS.get(case.model, case.model)
+        return Case(model=model, strategy=REFERENCE, mode="any", batch=case.batch, length=case.length)
 
     @property
     def name(self) -> str:
@@ -445,7 +450,7 @@ def _no_way_problems(place: str, section: Forward | Memory, backends: Sequence[s
     for peer in filter(PEERS.__contains__, backends):
         for model in section.model:
             if model != "minilm" and ":" not in model:
-                yield f"[{place}] model '{model}' has random weights, which {peer} has not: take minilm"
+                yield f"[{place}] model '{model}': {peer} has pretrained weights alone: take minilm"
 
 
 def _missing_points(place: str, points: str, model: str, blocks: int) -> Iterator[str]:

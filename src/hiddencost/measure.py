@@ -18,7 +18,7 @@ import numpy as np
 from hiddencost import backends, peers, points, strategies
 from hiddencost.chain import layer_by_layer
 from hiddencost.errors import UserError
-from hiddencost.grid import Fault, Meeting, Time
+from hiddencost.grid import SAME_WEIGHTS, Fault, Meeting, Time
 from hiddencost.models import LoadedModel
 from hiddencost.records import OUTPUT, Case, Measurement, State
 from hiddencost.turns import Turns
@@ -219,7 +219,8 @@ def same_elsewhere(process: Process, case: Case, inputs: dict[str, Any], expecte
     if not process.meeting or case.mode in ("train", "predict"):
         return
     folder, first = Path(process.meeting.values), process.meeting.backend
-    path = folder / f"{case.model}-{case.dtype}-{case.batch}x{case.length}.npz"
+    model = SAME_WEIGHTS.get(case.model, case.model)
+    path = folder / f"{model}-{case.dtype}-{case.batch}x{case.length}.npz"
     real = next(inputs[name] for name in ("padding_mask", "attention_mask") if name in inputs) == 1
     states = {name: np.asarray(value, "float32")[real] for name, value in expected.items() if name != OUTPUT}
     if case.backend == first:

@@ -57,10 +57,10 @@ def minilm_folder() -> Path:
     return Path(found.origin).parent / "model"
 
 
-def _backbone(preset: str, dtype: str) -> Any:
+def _backbone(preset: str, dtype: str, **changes: Any) -> Any:
     import keras_hub
 
-    return keras_hub.models.Backbone.from_preset(preset, dtype=dtype)
+    return keras_hub.models.Backbone.from_preset(preset, dtype=dtype, **changes)
 
 
 def _random(backbone: str, **sizes: int) -> Callable[[str], Any]:
@@ -114,6 +114,15 @@ MODELS = (
         6,
         512,
         lambda dtype: _backbone(_minilm_preset(), dtype),
+        _minilm_preset,
+    ),
+    # Keras's attention is fused only where its layer has no dropout, which at inference does nothing anyway.
+    ModelSpec(
+        "minilm_fused",
+        "the same, loaded with dropout=0.0: its attention is one fused operation",
+        6,
+        512,
+        lambda dtype: _backbone(_minilm_preset(), dtype, dropout=0.0),
         _minilm_preset,
     ),
     ModelSpec(

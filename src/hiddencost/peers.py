@@ -42,7 +42,7 @@ class LoadedPeer:
 
         spec = find(name)
         if name != "minilm" and not name.startswith(SPELLINGS):
-            raise UserError(f"model '{name}' has random weights, which no other library has: take minilm")
+            raise UserError(f"model '{name}': other libraries have pretrained weights alone: take minilm")
         self.text = Text(spec)
         self.bert = bert(spec.tokenizer(), dtype=getattr(torch, dtype))
         self._wrapped = wrap(self.bert)

@@ -43,7 +43,7 @@ def _first(table: Table, cases: Sequence[Case]) -> Case | None:
 
 def _grid(table: Table, cases: Sequence[Case], first: Case) -> Grid:
     columns: Columns = {
-        "backend": lambda case: f"{case.backend}, {case.mode}",
+        "backend": lambda case: f"{case.backend}, {case.mode}" + _model(case, first),
         "way": lambda case: "plain forward pass" if case.strategy == REFERENCE else way(case),
         "ratio to its own plain pass": lambda case: (
             NONE if case.strategy == REFERENCE else ratio(table.compare(case))
@@ -55,6 +55,10 @@ def _grid(table: Table, cases: Sequence[Case], first: Case) -> Grid:
         "peak heap": lambda case: _peak(table, case),
     }
     return grid(cases, columns, f"{first.model} {first.batch}x{first.length}", False)
+
+
+def _model(case: Case, first: Case) -> str:
+    return "" if case.model == first.model else f" ({case.model})"
 
 
 def _peak(table: Table, case: Case) -> str:
