@@ -61,12 +61,12 @@ def offsets(run):
                 continue
             calls = sorted(
                 (place, m.case.strategy, math.log(value))
-                for m in table.rotation(group, block)
+                for m in table.rotation(str(group), block)
                 for place, value in zip(m.places, m.values, strict=True)
             )
             few = len(table.blocks(twin, "seconds")[block]) < FEWEST_CALLS
             halves = [offset(part) for part in (calls[: len(calls) // 2], calls[len(calls) // 2 :])]
-            effects = table.block_effects(group, block)
+            effects = table.block_effects(str(group), block)
             full = np.array([effects[case] for case in traced if case in effects and case.points != "middle"])
             full -= full.mean()
             found[group].append(
