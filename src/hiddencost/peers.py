@@ -99,7 +99,6 @@ def _first(output: Any) -> Any:
 
 def plain(model: Any, points: Sequence[Point], wanted: Sequence[Point]) -> Extraction:
     """transformers' forward pass as it is: the last hidden state, and what its pooler makes of it."""
-
     return Extraction(lambda inputs: _outputs(model, inputs), lambda result: [])
 
 
@@ -271,24 +270,19 @@ def _nnsight(model: Any) -> Wrapped:
 def lens_plain(model: Any, points: Sequence[Point], wanted: Sequence[Point]) -> Extraction:
     """TransformerLens's forward pass. Its BERT has to have a head; here the smallest, two numbers computed
     from what the pooler makes of the last hidden state."""
-    return Extraction(lambda inputs: [_through_lens(model, inputs)], lambda result: [])
+    return Extraction(lambda inputs: [model(inputs["input_ids"], **_named(inputs))], lambda result: [])
 
 
-def _lens_inputs(inputs: Any) -> tuple[tuple[Any], dict[str, Any]]:
-    return (inputs["input_ids"],), {name: inputs[name] for name in ("attention_mask", "token_type_ids")}
-
-
-def _through_lens(model: Any, inputs: Any) -> Any:
-    given, named = _lens_inputs(inputs)
-    return model(*given, **named)
+def _named(inputs: Any) -> dict[str, Any]:
+    """What TransformerLens takes by name: all but the tokens."""
+    return {name: value for name, value in inputs.items() if name != "input_ids"}
 
 
 def _cached(model: Any, wanted: Sequence[Point], **options: Any) -> Extraction:
     names = ["embed_ln.hook_out" if point.index < 0 else f"blocks.{point.index}.hook_out" for point in wanted]
 
     def run(inputs: Any) -> list[Any]:
-        given, named = _lens_inputs(inputs)
-        _, cache = model.run_with_cache(*given, names_filter=names, **named, **options)
+        _, cache = model.run_with_cache(inputs["input_ids"], names_filter=names, **_named(inputs), **options)
         return [cache[name] for name in names]
 
     return Extraction(run)
@@ -383,8 +377,7 @@ PEERS = {
 
 def strategy(case: Case) -> Strategy:
     """The strategy of a case that the grid has checked: of its peer, or of Keras."""
-    known = PEERS[case.backend].strategies if case.backend in PEERS else strategies.STRATEGIES
-    return next(one for one in known if one.name == case.strategy)
+    return strategies.find(case.strategy, PEERS[case.backend].strategies if case.backend in PEERS else ())
 
 
 def load(case: Case) -> tuple[LoadedPeer, tuple[Point, ...]]:

@@ -238,6 +238,6 @@ STRATEGIES = (
 )
 
 
-def find(name: str) -> Strategy:
-    """The strategy of a name that the grid has checked."""
-    return next(strategy for strategy in STRATEGIES if strategy.name == name)
+def find(name: str, known: Sequence[Strategy] = ()) -> Strategy:
+    """The strategy of a name that the grid has checked: of those known, by default Keras's."""
+    return next(strategy for strategy in known or STRATEGIES if strategy.name == name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hiddencost.formatting import NONE, quantity
+from hiddencost.formatting import NONE
 from hiddencost.page.grids import Columns, Grid, Section, grid, ratio, reader, way
 from hiddencost.records import REFERENCE, TOGETHER, TWIN, Case
 from hiddencost.stats import Table
@@ -52,15 +52,10 @@ def _grid(table: Table, cases: Sequence[Case], first: Case) -> Grid:
             "1" if case == first else ratio(table.compare(case, first))
         ),
         "time": reader(table, "seconds", "s"),
-        "peak heap": lambda case: _peak(table, case),
+        "peak heap": reader(table, "peak_heap_bytes", "B"),
     }
     return grid(cases, columns, f"{first.model} {first.batch}x{first.length}", False)
 
 
 def _model(case: Case, first: Case) -> str:
     return "" if case.model == first.model else f" ({case.model})"
-
-
-def _peak(table: Table, case: Case) -> str:
-    found = table.center(case, "peak_heap_bytes")
-    return NONE if found is None else quantity(found[0], unit="B")
