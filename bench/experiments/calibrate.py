@@ -180,10 +180,8 @@ def plain(trial, folder, seconds):
 
 def source():
     """The last commit that changed what decides."""
-    command = ["git", "log", "-1", "--format=%h", "--", "src", "bench"]
-    return subprocess.run(
-        command, cwd=Path(__file__).parents[2], capture_output=True, text=True
-    ).stdout.strip()
+    root = Path(__file__).parents[2]
+    return trees.git(root, "log", "-1", "--format=%h", "--", "src", "bench").decode().strip()
 
 
 def run(trial, compared):

@@ -56,7 +56,7 @@ def other(text: str, folder: Path) -> Side:
         here = current()
         return Side(text, text, here.source, here.bench)
     root = _checkout()
-    commit = _git(root, "rev-parse", "--verify", "--quiet", f"{text}^{{commit}}") if root else b""
+    commit = git(root, "rev-parse", "--verify", "--quiet", f"{text}^{{commit}}") if root else b""
     if root is None or not commit:
         where = "a git commit of this checkout" if root else "a checkout (hiddencost is installed here)"
         raise UserError(f"--against '{text}': neither {where} nor a Python interpreter")
@@ -74,7 +74,7 @@ def other(text: str, folder: Path) -> Side:
 
 def _unpack(root: Path, commit: str, tree: Path) -> None:
     """All files of a commit. They appear under their name only when all are there."""
-    archive = _git(root, "archive", "--format=tar", commit)
+    archive = git(root, "archive", "--format=tar", commit)
     unfinished = tree.with_name(f"{tree.name}.{os.getpid()}")
     try:
         with tarfile.open(fileobj=io.BytesIO(archive)) as files:
@@ -104,8 +104,9 @@ def _text(path: Path) -> bytes:
     return path.read_bytes() if path.is_file() else b""
 
 
-def _git(root: Path, *arguments: str) -> bytes:
+def git(folder: Path, *arguments: str) -> bytes:
+    """What git prints in the folder; nothing where it fails, or is not installed."""
     try:
-        return subprocess.run(["git", *arguments], cwd=root, capture_output=True, check=True).stdout
+        return subprocess.run(["git", *arguments], cwd=folder, capture_output=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):
         return b""

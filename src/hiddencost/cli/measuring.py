@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -123,17 +122,10 @@ def progress(total: int) -> Iterator[Bar]:
 
 def git_commit() -> str:
     """The commit of the checkout that runs, with `+` when it has changes; empty outside one."""
+    from hiddencost.trees import git
 
-    def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
-        ).stdout.strip()
-
-    try:
-        if git("ls-files", Path(__file__).name):
-            return git("rev-parse", "--short=12", "HEAD") + (
-                "+" if git("status", "--porcelain", "-uno") else ""
-            )
-    except (OSError, subprocess.CalledProcessError):
-        pass
-    return ""
+    here = Path(__file__)
+    if not git(here.parent, "ls-files", here.name):
+        return ""
+    commit = git(here.parent, "rev-parse", "--short=12", "HEAD").decode().strip()
+    return commit + "+" * bool(git(here.parent, "status", "--porcelain", "-uno"))
