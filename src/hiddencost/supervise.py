@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import IO, Protocol
 
@@ -131,12 +132,7 @@ class Supervisor:
                 hands += filter(None, (alike[i::MEMORY_WORKERS] for i in range(MEMORY_WORKERS)))
             else:  # which has room for one
                 self._work(alike)
-        with ThreadPoolExecutor(MEMORY_WORKERS) as pool:
-            try:
-                list(pool.map(self._work, hands))
-            except KeyboardInterrupt:
-                self._stop()  # or leaving the pool would wait for the workers
-                raise
+        _at_once([self], [partial(self._work, hand) for hand in hands], most=MEMORY_WORKERS)
 
     def _stop(self) -> None:
         with self._lock:
@@ -338,20 +334,13 @@ def side_by_side(
         return msgspec.structs.replace(job, fault=fault)
 
     def work() -> None:
-        with ThreadPoolExecutor(2) as pool:
-            try:
-                for number, job in enumerate(timed):
-                    hands = [(before, like(job)), (after, worse(job))]
-                    _by_turns(hands, there_and_back(leader=number % 2), job)
-                for hand in (
-                    pool.submit(before._work, memory),
-                    pool.submit(after._work, [worse(job) for job in memory]),
-                ):
-                    hand.result()
-            except KeyboardInterrupt:
-                for side in (before, after):
-                    side._stop()  # or leaving the pool would wait for the workers
-                raise
+        for number, job in enumerate(timed):
+            _by_turns([(before, like(job)), (after, worse(job))], there_and_back(leader=number % 2), job)
+        calls = [
+            partial(before._work, memory),
+            partial(after._work, [worse(job) for job in memory]),
+        ]
+        _at_once([before, after], calls)
 
     return _until_interrupted([before, after], work)
 
@@ -361,22 +350,39 @@ def _by_turns(hands: Sequence[tuple[Supervisor, Job]], one_round: Round, job: Jo
     seed, block and rounds all of them have."""
     pairs = [socket.socketpair() for _ in hands]
     mine = [pair[0] for pair in pairs]
-    with ThreadPoolExecutor(len(hands)) as pool:
+    calls = [
+        partial(supervisor._work_by_turns, own, theirs)
+        for (supervisor, own), (_, theirs) in zip(hands, pairs, strict=True)
+    ]
+    try:
+        _at_once(
+            [supervisor for supervisor, _ in hands],
+            calls,
+            lambda: conduct(mine, one_round, job.time.min_rounds, f"{job.seed}/{job.block}"),
+        )
+    finally:
+        for connection in mine:
+            connection.close()
+
+
+def _at_once(
+    supervisors: Sequence[Supervisor],
+    calls: Sequence[Callable[[], None]],
+    meanwhile: Callable[[], None] = lambda: None,
+    most: int | None = None,
+) -> None:
+    """Makes the calls in threads, at most so many at a time, and does something meanwhile in this one. When
+    it is interrupted, the supervisors' workers are ended."""
+    with ThreadPoolExecutor(most or max(1, len(calls))) as pool:
         try:
-            working = [
-                pool.submit(supervisor._work_by_turns, job, theirs)
-                for (supervisor, job), (_, theirs) in zip(hands, pairs, strict=True)
-            ]
-            conduct(mine, one_round, job.time.min_rounds, f"{job.seed}/{job.block}")
+            working = [pool.submit(call) for call in calls]
+            meanwhile()
             for hand in working:
                 hand.result()
         except KeyboardInterrupt:
-            for supervisor, _ in hands:
+            for supervisor in supervisors:
                 supervisor._stop()  # or leaving the pool would wait for the workers
             raise
-        finally:
-            for connection in mine:
-                connection.close()
 
 
 @contextmanager
