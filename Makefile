@@ -5,7 +5,7 @@ READY := .venv/.ready
 
 .DEFAULT_GOAL := help
 .PHONY: help bench bench-backends bench-peers venv-jax venv-torch quick gate baseline test test-backends \
-  test-slow mutants lint pairing calibrate readme reference reference-backends clean
+  test-slow mutants lint pairing calibrate readme reference reference-backends reference-peers clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,7 +59,7 @@ $(PEERS): $(BACKENDS)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[jax,torch,peers]'
 	@touch $@
 
-bench-peers: $(PEERS)  ## Keras beside transformers, nnsight and TransformerLens, by turns (30 minutes)
+bench-peers: $(PEERS)  ## Keras beside transformers, nnsight and TransformerLens, by turns (50 minutes)
 	$(BIN)/hiddencost run --grid peers
 
 GATE ?=
@@ -95,7 +95,7 @@ MINUTES ?= 60
 calibrate: $(READY)  ## measure how often the gate is wrong, for MINUTES more (reports/calibration/)
 	$(BIN)/python bench/experiments/calibrate.py reports/calibration --minutes $(MINUTES)
 
-readme: $(READY)  ## write README's figures from reports/reference
+readme: $(READY)  ## write README's figures from reports/reference and reports/reference-peers
 	$(BIN)/python -m hiddencost.readme
 
 reference: $(READY)  ## measure reports/reference anew, and README from it
@@ -106,6 +106,11 @@ reference: $(READY)  ## measure reports/reference anew, and README from it
 reference-backends: $(BACKENDS)  ## measure reports/reference-backends anew
 	rm -rf reports/reference-backends
 	$(BIN)/hiddencost run --grid backends --out reports/reference-backends
+
+reference-peers: $(PEERS)  ## measure reports/reference-peers anew, and README from it
+	rm -rf reports/reference-peers
+	$(BIN)/hiddencost run --grid peers --out reports/reference-peers
+	$(BIN)/python -m hiddencost.readme
 
 clean:  ## remove .venv and caches (reports stay)
 	rm -rf .venv .venv-jax .venv-torch .mypy_cache .ruff_cache .pytest_cache build dist

@@ -6,12 +6,14 @@ import sys
 import threading
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
 from hiddencost import grid, measure, page, peers, store
 from hiddencost.errors import UserError
 from hiddencost.grid import Meeting, Time
+from hiddencost.page.together import best_ways
 from hiddencost.records import OUTPUT, REFERENCE, TOGETHER, TWIN, Case, Header, Measurement, Run
 from hiddencost.stats import Table
 
@@ -194,8 +196,13 @@ def test_what_was_measured_again_stands_for_what_it_replaces():
 def test_the_page_and_the_terminal_show_every_way_beside_the_first_plain_pass():
     run = run_of_two()
     lines = page.together_lines(run)
-    assert lines[1] == "minilm 1x16"
-    rows = [line.split("  ") for line in lines[3:]]
+    assert [line for line in lines if line.startswith(("plain", "fastest", "minilm"))] == [
+        "plain forward pass, time over a plain forward pass of transformers",
+        "fastest way to read: middle, time over a plain forward pass of transformers",
+        "fastest way to read: all, time over a plain forward pass of transformers",
+        "minilm 1x16",
+    ]
+    rows = [line.split("  ") for line in lines[lines.index("minilm 1x16") + 2 :]]
     cells = [[cell.strip() for cell in row if cell.strip()] for row in rows]
     assert [row[:2] for row in cells] == [
         ["transformers, eager", "plain forward pass"],
@@ -207,6 +214,51 @@ def test_the_page_and_the_terminal_show_every_way_beside_the_first_plain_pass():
     assert [row[2][:4] for row in cells] == ["–", "–", "0.50", "1.10"]
     assert "## Side by side: backends and other libraries" in page.markdown(run, [])
     assert page.together_lines(Run(header=run.header, environments=(), measurements=())) == []
+
+
+def test_the_fastest_way_is_chosen_shape_by_shape():
+    run = run_of_two()
+    peer = CASE.with_(backend="transformers")
+    hooks, graph = (peer.with_(strategy=name, points="middle") for name in ("forward_hooks", "fx_graph"))
+    found = list(run.measurements)
+    for batch, taken in ((1, {hooks: 0.6, graph: 0.5}), (4, {peer: 1.0, hooks: 0.7, graph: 0.9})):
+        for case, ratio in taken.items():
+            found += [
+                msgspec.structs.replace(
+                    plain,
+                    case=case.with_(batch=batch),
+                    values=tuple(value * ratio for value in plain.values),
+                    places=(),
+                    notes={TOGETHER: f"all {batch}x16"},
+                )
+                for plain in run.measurements
+                if plain.case == peer
+            ]
+    header = msgspec.structs.replace(run.header, planned=tuple(dict.fromkeys(m.case for m in found)))
+    table = best_ways(Table(Run(header=header, environments=(), measurements=tuple(found))), "middle")
+    assert table.header == ("backend", "way", "1x16", "4x16")
+    rows = {row[0]: row[1:] for row in table.rows}
+    assert rows["transformers, eager"][0] == "fx_graph, forward_hooks"
+    assert [cell[:4] for cell in rows["transformers, eager"][1:]] == ["0.50", "0.70"]
+    assert rows["tensorflow, eager"][0] == "functional_submodel"
+    assert [cell[:4] for cell in rows["tensorflow, eager"][1:]] == ["1.50", "–"]
+
+
+def test_the_plot_shows_each_backend_at_each_shape_with_its_plain_pass_middle_and_all():
+    from hiddencost.plots.together import together
+
+    figure = together(Table(run_of_two()))
+    (ax,) = figure.axes
+    assert ax.get_title(loc="left") == "1 × 16"
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["transformers, eager", "tensorflow, eager"]
+    dots = [(line.get_marker(), line.get_ydata()[0], line.get_xdata()[0]) for line in ax.lines if line.get_gid() == "ratio"]
+    assert sorted((marker, height) for marker, height, _ in dots) == [("^", 0), ("o", 0), ("o", 1), ("s", 1)]
+    ratios = {(marker, height): ratio for marker, height, ratio in dots}
+    assert ratios["^", 0] == pytest.approx(1.1, rel=2e-3)
+    assert ratios["s", 1] == pytest.approx(1.5, rel=2e-3)
+    title = figure.get_suptitle().replace("\n", " ")
+    assert title.startswith("Up to the middle hidden state a user waits 1.50 with Keras (1: a plain forward pass")
+    assert together(Table(Run(header=run_of_two().header, environments=(), measurements=()))) is None
 
 
 TURNS = """

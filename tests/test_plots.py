@@ -33,7 +33,7 @@ from hiddencost.stats import Cost, Table, ahead_from
 
 MIB = 2**20
 NAMES = [plot.name for plot in PLOTS]
-LACKING = ("dataset_growth", "payload", "backends")
+LACKING = ("dataset_growth", "payload", "backends", "together")
 """Plots that a run without some modes has no data for."""
 HOSTILE = {
     "minilm": "mi<ni> & $lm$",

@@ -4,7 +4,7 @@ from hiddencost import readme, store
 
 
 def test_every_figure_of_the_readme_comes_from_the_reference_run():
-    made = readme.readme(store.read(readme.REFERENCE_RUN))
+    made = readme.readme(store.read(readme.REFERENCE_RUN), store.read(readme.REFERENCE_PEERS))
     assert (readme.ROOT / "README.md").read_text() == made, "README.md differs: run `make readme`"
 
 

@@ -2,60 +2,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
+from hiddencost.claims.beside import Meeting, fastest, meetings
 from hiddencost.formatting import NONE
 from hiddencost.page.grids import Columns, Grid, Section, grid, ratio, reader, way
-from hiddencost.records import REFERENCE, TOGETHER, TWIN, Case
+from hiddencost.records import OUTPUT, REFERENCE, Case
 from hiddencost.stats import Table
+
+PLAIN = "plain forward pass"
 
 
 def together(table: Table) -> Section:
-    """A table for each shape: every way of every backend against the plain forward pass of its own, and
-    against that of the first."""
-    measured = {case for case in table.cases("seconds") if _meeting(table, case)}
-    cases = [case for case in table.run.header.planned if case in measured]
-    grids = []
-    for name in dict.fromkeys(_meeting(table, case) for case in cases):
-        mine = [case for case in cases if _meeting(table, case) == name and case.strategy != TWIN]
-        first = _first(table, mine)
-        if first is not None:
-            grids.append(_grid(table, mine, first))
+    """The fastest way of every backend for each kind of points; then a table for each shape, with every way
+    against the plain forward pass of its own backend and against that of the first."""
+    met = meetings(table)
     note = (
         "Processes of several backends took turns, call by call, on the same weights and text. A backend is "
         "Keras's, or another library with ways of its own. Hidden states were compared before anything was "
         "timed (to 5e-3: KerasHub's BERT has the approximate gelu). A ratio to its own plain pass is what "
         "reading adds there; a ratio to the first one's is what a user gets in the end."
     )
-    return Section("Side by side: backends and other libraries", note, tuple(grids))
+    read = dict.fromkeys(case.points for meeting in met for case in meeting.cases)
+    grids = (*(best_ways(table, points) for points in read), *(_shape(table, meeting) for meeting in met))
+    return Section("Side by side: backends and other libraries", note, grids)
 
 
-def _meeting(table: Table, case: Case) -> str:
-    """What names the turns that the case took part in; nothing where it took none."""
-    return table.note(case, "seconds", TOGETHER)
+def best_ways(table: Table, points: str) -> Grid:
+    """The fastest way of each backend to read `points`, shape by shape: its time over the first one's plain
+    forward pass, and its peak heap at the shapes where that was measured."""
+    found = fastest(table, meetings(table), points)
+    shapes = list(dict.fromkeys(meeting for cases in found.values() for meeting in cases))
+    held = [
+        meeting
+        for meeting in shapes
+        if any(table.center(cases[meeting], "peak_heap_bytes") for cases in found.values() if meeting in cases)
+    ]
+    heap = reader(table, "peak_heap_bytes", "B")
+    rows = tuple(
+        (
+            _backend(next(iter(cases.values())), shapes[0].first),
+            ", ".join(dict.fromkeys(map(_way, cases.values()))),
+            *(_against_first(table, cases.get(meeting), meeting) for meeting in shapes),
+            *(heap(cases[meeting]) if meeting in cases else NONE for meeting in held),
+        )
+        for cases in found.values()
+    )
+    times = [f"{meeting.first.batch}x{meeting.first.length}" for meeting in shapes]
+    peaks = [f"peak heap at {meeting.first.batch}x{meeting.first.length}" for meeting in held]
+    what = "plain forward pass" if points == OUTPUT else f"fastest way to read: {points}"
+    title = f"{what}, time over a plain forward pass of {shapes[0].first.backend}" if shapes else ""
+    return Grid(("backend", "way", *times, *peaks), rows, title)
 
 
-def _first(table: Table, cases: Sequence[Case]) -> Case | None:
-    """The plain pass of the backend that the plan names first."""
-    plain = {case for case in cases if case.strategy == REFERENCE}
-    return next((case for case in table.run.header.planned if case in plain), None)
-
-
-def _grid(table: Table, cases: Sequence[Case], first: Case) -> Grid:
+def _shape(table: Table, meeting: Meeting) -> Grid:
+    first = meeting.first
     columns: Columns = {
-        "backend": lambda case: f"{case.backend}, {case.mode}" + _model(case, first),
-        "way": lambda case: "plain forward pass" if case.strategy == REFERENCE else way(case),
+        "backend": lambda case: _backend(case, first),
+        "way": lambda case: _way(case) if case.strategy == REFERENCE else way(case),
         "ratio to its own plain pass": lambda case: (
             NONE if case.strategy == REFERENCE else ratio(table.compare(case))
         ),
-        f"ratio to that of {first.backend}": lambda case: (
-            "1" if case == first else ratio(table.compare(case, first))
-        ),
+        f"ratio to that of {first.backend}": lambda case: _against_first(table, case, meeting),
         "time": reader(table, "seconds", "s"),
         "peak heap": reader(table, "peak_heap_bytes", "B"),
     }
-    return grid(cases, columns, f"{first.model} {first.batch}x{first.length}", False)
+    return grid(meeting.cases, columns, f"{first.model} {first.batch}x{first.length}")
 
 
-def _model(case: Case, first: Case) -> str:
-    return "" if case.model == first.model else f" ({case.model})"
+def _way(case: Case) -> str:
+    return PLAIN if case.strategy == REFERENCE else case.strategy
+
+
+def _against_first(table: Table, case: Case | None, meeting: Meeting) -> str:
+    if case is None:
+        return NONE
+    return "1" if case == meeting.first else ratio(table.compare(case, meeting.first))
+
+
+def _backend(case: Case, first: Case) -> str:
+    return f"{case.backend}, {case.mode}" + ("" if case.model == first.model else f" ({case.model})")

@@ -21,6 +21,7 @@ from hiddencost.plots.memory import memory_batch, memory_length, memory_modes
 from hiddencost.plots.one_off import one_off
 from hiddencost.plots.overhead import overhead, overhead_shapes
 from hiddencost.plots.style import save
+from hiddencost.plots.together import together
 from hiddencost.records import Run
 from hiddencost.stats import Table
 
@@ -61,6 +62,7 @@ PLOTS: tuple[Plot, ...] = (
     Plot("latency_batch", latency_batch, "How does the time of a call grow with the batch size?"),
     Plot("overhead", overhead, "What does each way cost over a plain forward pass, mode by mode?"),
     Plot("backends", backends, "How do the backends compare, mode by mode?"),
+    Plot("together", together, "What does a user wait with each backend and library, side by side?"),
     Plot("overhead_shapes", overhead_shapes, "Does that cost depend on the shape?"),
     Plot("memory_length", memory_length, "How does peak memory grow with the sequence length?"),
     Plot("memory_batch", memory_batch, "How does peak memory grow with the batch size?"),
