@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help bench bench-backends bench-peers venv-jax venv-torch quick gate baseline test test-backends \
+.PHONY: help bench bench-backends bench-peers bench-freed venv-jax venv-torch quick gate baseline test test-backends \
   test-slow mutants lint pairing calibrate readme reference reference-backends reference-peers clean
 
 help:  ## show this list
@@ -61,6 +61,9 @@ $(PEERS): $(BACKENDS)
 
 bench-peers: $(PEERS)  ## Keras beside transformers, nnsight and TransformerLens, by turns (50 minutes)
 	$(BIN)/hiddencost run --grid peers
+
+bench-freed: $(BACKENDS)  ## Keras's eager run beside one that keeps nothing longer than it is needed
+	$(BIN)/hiddencost run --grid freed
 
 GATE ?=
 gate: $(READY)  ## is anything slower or larger than reports/baseline.json? Or GATE="--against main", side by side

@@ -9,8 +9,10 @@ import pytest
 from on_backend import BACKEND, COMPILED, MODES
 
 from hiddencost import backends, growth, measure, models, points, strategies
-from hiddencost.chain import layer_by_layer, steps_to
+from hiddencost.chain import steps_to
 from hiddencost.errors import UserError
+from hiddencost.graph import flat_inputs
+from hiddencost.plan import Plan
 from hiddencost.records import OUTPUT, REFERENCE, TWIN, Case
 
 GOOD = json.loads((Path(__file__).parent / "data" / "minilm_hidden_states.json").read_text())
@@ -45,7 +47,7 @@ def test_values_agree_with_the_layers_called_one_by_one(process, tiny, case):
     assert measure.difference(case, result, extraction, process, expected) <= measure.TOLERANCE["float32"]
     rows = case.examples or case.batch
     assert [tuple(state.shape) for state in extraction.states(result)] == [(rows, 16, 128)] * (
-        len(points.select(tiny[1], case.points))
+        len(tiny[1].select(case.points))
     )
 
 
@@ -122,7 +124,7 @@ def counted(monkeypatch, model, name):
 )
 def test_look_ups_happen_at_call_time_where_they_should(process, tiny, monkeypatch, name, lookups):
     loaded, every = tiny
-    extraction = strategies.find(name).build(loaded.model, every, points.select(every, "all"))
+    extraction = strategies.find(name).build(loaded.model, every, every.select("all"))
     calls = counted(monkeypatch, loaded.model, "get_layer")
     extraction(backends.place(process.inputs(CASE), "eager", 2))
     assert len(calls) == lookups  # every layer but the three input layers and the pooler
@@ -133,7 +135,7 @@ def test_a_sub_model_per_call_is_a_new_one_each_time(process, tiny, monkeypatch)
     import keras
 
     loaded, every = tiny
-    extraction = strategies.functional_submodel_per_call(loaded.model, every, points.select(every, "last"))
+    extraction = strategies.functional_submodel_per_call(loaded.model, every, every.select("last"))
     built = []
     original = keras.Model
     monkeypatch.setattr(keras, "Model", lambda *a, **k: built.append(a) or original(*a, **k))
@@ -145,7 +147,7 @@ def test_a_sub_model_per_call_is_a_new_one_each_time(process, tiny, monkeypatch)
 
 def test_an_early_end_runs_no_later_block(tiny):
     loaded, every = tiny
-    names = [step.name for step in steps_to(loaded.model, [points.select(every, "middle")[0].tensor])]
+    names = [step.name for step in steps_to(loaded.model, [every.select("middle")[0].tensor])]
     assert "transformer_layer_0" in names
     assert "transformer_layer_1" not in names
     assert "pooled_dense" not in names
@@ -153,7 +155,7 @@ def test_an_early_end_runs_no_later_block(tiny):
 
 def test_always_return_returns_every_state_whatever_is_asked_for(process, tiny):
     loaded, every = tiny
-    wanted = points.select(every, "middle")
+    wanted = every.select("middle")
     placed = backends.place(process.inputs(CASE), "eager", 2)
     listed = strategies.always_return_all(loaded.model, every, wanted)(placed)
     assert len(listed) == 3
@@ -216,9 +218,8 @@ def test_minilm_gives_the_hidden_states_that_transformers_gives(process):
         "padding_mask": np.array(GOOD["padding_mask"], "int32"),
         "segment_ids": np.zeros((2, 16), "int32"),
     }
-    found = layer_by_layer(
-        loaded.model, backends.place(inputs, "eager", 2), [point.tensor for point in every]
-    )
+    placed = backends.place(inputs, "eager", 2)
+    found = Plan(loaded.model, every).values(flat_inputs(loaded.model, placed), {})
     assert [point.name for point in every] == list(GOOD["points"])
     for point, state in zip(every, found, strict=True):
         known = GOOD["points"][point.name]
@@ -271,45 +272,24 @@ def test_inputs_are_whole_sentences_with_true_padding(process, tiny):
 def test_a_selection_that_the_model_does_not_have_is_told(tiny):
     _, every = tiny
     with pytest.raises(UserError, match="points 'last_four' needs 4 blocks, the model has 2"):
-        points.select(every, "last_four")
+        every.select("last_four")
     with pytest.raises(UserError, match="unknown point 'block_2'; did you mean 'block_1'"):
-        points.select(every, "block_2")
+        every.select("block_2")
     with pytest.raises(UserError, match="point 3: the model has 3 points, 0 to 2"):
-        points.select(every, "3")
+        every.select("3")
 
 
 def test_selections_name_the_points_that_they_say(process):
     _, every = process.of(CASE.with_(model="minilm"))
 
     def names(selection):
-        return [point.name for point in points.select(every, selection)]
+        return [point.name for point in every.select(selection)]
 
     assert names("middle") == ["block_2"]
     assert names("last") == ["block_5"]
     assert names("last_four") == ["block_2", "block_3", "block_4", "block_5"]
     assert names("all") == ["embeddings", *(f"block_{i}" for i in range(6))]
     assert names("block_3,0,-1") == ["block_3", "embeddings", "block_5"]
-
-
-def test_a_model_whose_blocks_are_not_plainly_listed_is_told(process):
-    import keras
-    import keras_hub
-
-    albert = keras_hub.models.AlbertBackbone(
-        vocabulary_size=20,
-        num_layers=2,
-        num_heads=2,
-        num_groups=1,
-        num_inner_repetitions=1,
-        embedding_dim=4,
-        hidden_dim=8,
-        intermediate_dim=8,
-    )
-    with pytest.raises(UserError, match="the blocks of AlbertBackbone are not plainly listed"):
-        points.hidden_states(albert)
-    flat = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
-    with pytest.raises(UserError, match="Sequential does not list its blocks in `transformer_layers`"):
-        points.hidden_states(flat)
 
 
 def test_the_decoder_has_its_blocks_and_is_given_the_text(process, monkeypatch):
@@ -323,7 +303,7 @@ def test_the_decoder_has_its_blocks_and_is_given_the_text(process, monkeypatch):
     loaded = models.LoadedModel("decoder_1b")
     models.find.cache_clear()
     every = points.hidden_states(loaded.model)
-    assert [point.name for point in every] == ["embeddings", "block_0", "block_1", "final_norm"]
+    assert [point.name for point in every.named] == ["embeddings", "block_0", "block_1", "final_norm"]
     assert set(loaded.inputs(2, 8)) == {"token_ids", "padding_mask"}
 
 
@@ -334,7 +314,7 @@ def test_the_normed_final_state_is_a_point_of_its_own(process):
         vocabulary_size=20, num_layers=2, num_heads=2, hidden_dim=8, intermediate_dim=8
     )
     every = points.hidden_states(gpt)
-    assert [point.name for point in every] == ["embeddings", "block_0", "block_1", "final_norm"]
-    assert every[-1].tensor is gpt.outputs[0]
-    assert points.select(every, "last")[0].name == "block_1"
-    assert "final_norm" not in [point.name for point in points.select(every, "all")]
+    assert [point.name for point in every.named] == ["embeddings", "block_0", "block_1", "final_norm"]
+    assert every.final_norm.tensor is gpt.outputs[0]
+    assert every.select("last")[0].name == "block_1"
+    assert "final_norm" not in [point.name for point in every.select("all")]

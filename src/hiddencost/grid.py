@@ -48,6 +48,8 @@ DEVICES = ("cpu", "gpu")
 DTYPES = ("float32", "bfloat16", "mixed_bfloat16")
 SELECTIONS = ("last", "middle", "last_four", "all")
 LOOKUPS = ("get_layer_name", "get_layer_index", "layers_property", "dict_in_advance")
+WITH_OUTPUT = ("on_request", "functional_freed")
+"""Ways that are measured for the model's own output too: it is not the plain forward pass that gives it."""
 PREDICT_BATCHES = 4
 """Batches in the data set of a forward case in mode `predict`."""
 
@@ -520,6 +522,14 @@ def points_label(points: str | list[str | int]) -> str:
     return points if isinstance(points, str) else ",".join(map(str, points))
 
 
+def known_backend(name: str) -> str:
+    """The name, where it is that of one of Keras's backends. Raises UserError."""
+    known = [backend for backend in MODES if backend not in PEERS]
+    if name not in known:
+        raise UserError(f"unknown backend '{name}'{nearest(name, known)}")
+    return name
+
+
 def has(backend: str, strategy: str) -> bool:
     """Whether a way is one of the backend's: a peer has its own, and all others are Keras's."""
     owner = next((peer for peer, ways in PEERS.items() if strategy in ways), None)
@@ -552,7 +562,7 @@ def _forward_cases(section: Forward | Memory, backend: str) -> Iterator[Case]:
         for strategy in strategies:
             if strategy in (REFERENCE, TWIN):
                 continue
-            if strategy == "on_request":
+            if strategy in WITH_OUTPUT:
                 yield reference.with_(strategy=strategy, points=OUTPUT)
             for points in section.points:
                 yield reference.with_(strategy=strategy, points=points_label(points))

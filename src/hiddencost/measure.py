@@ -15,11 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from hiddencost import backends, peers, points, strategies
-from hiddencost.chain import layer_by_layer
+from hiddencost import backends, peers, strategies
 from hiddencost.errors import UserError
+from hiddencost.graph import flat_inputs
 from hiddencost.grid import SAME_WEIGHTS, Fault, Meeting, Time
-from hiddencost.models import LoadedModel
+from hiddencost.models import LoadedModel, find
+from hiddencost.plan import Plan, Wanted
+from hiddencost.points import HiddenStates, Point, hidden_states
 from hiddencost.records import OUTPUT, Case, Measurement, State
 from hiddencost.turns import Turns
 
@@ -46,9 +48,9 @@ class WrongValuesError(Exception):
 Loaded = LoadedModel | peers.LoadedPeer
 
 
-def _of_keras(case: Case) -> tuple[LoadedModel, tuple[points.Point, ...]]:
+def _of_keras(case: Case) -> tuple[LoadedModel, HiddenStates]:
     loaded = LoadedModel(case.model, case.dtype)
-    return loaded, points.hidden_states(loaded.model)
+    return loaded, HiddenStates([]) if find(case.model).blocks == 0 else hidden_states(loaded.model)
 
 
 class Process:
@@ -75,11 +77,11 @@ class Process:
         self.meeting = meeting
         self._fault = fault
         self.loads: list[Measurement] = []
-        self._models: dict[Case, tuple[Loaded, tuple[points.Point, ...]]] = {}
+        self._models: dict[Case, tuple[Loaded, HiddenStates]] = {}
         self._replays: dict[tuple[Case, str], backends.Compiled] = {}
         self._predicting: dict[Case, tuple[strategies.Extraction, backends.Compiled]] = {}
 
-    def of(self, case: Case) -> tuple[Loaded, tuple[points.Point, ...]]:
+    def of(self, case: Case) -> tuple[Loaded, HiddenStates]:
         """The model of a case and its points, loaded at the first request, which `loads` then tells."""
         key = case.model_alone
         if key not in self._models:
@@ -109,9 +111,9 @@ class Process:
         """The cases in this block's order."""
         return self.generator(what).sample(list(cases), len(cases))
 
-    def wanted(self, case: Case) -> tuple[points.Point, ...]:
+    def wanted(self, case: Case) -> Sequence[Point]:
         """The points that a case asks for, none where it is the model's own outputs. Raises UserError."""
-        return () if case.points == OUTPUT else points.select(self.of(case)[1], case.points)
+        return () if case.points == OUTPUT else self.of(case)[1].select(case.points)
 
     def built(self, case: Case) -> strategies.Extraction:
         """The case's strategy on its model. Raises UserError when the model lacks the points."""
@@ -146,14 +148,14 @@ class Process:
         loaded, every = self.of(case)
         if isinstance(loaded, peers.LoadedPeer):
             return loaded.values
-        targets = [point.tensor for point in every] + list(loaded.model.outputs)
-        return lambda inputs: layer_by_layer(loaded.model, inputs, targets)
+        plan = Plan(loaded.model, [*every.named, *map(Wanted, loaded.model.outputs)])
+        return lambda inputs: plan.values(flat_inputs(loaded.model, inputs), {})
 
     def gradients(self, case: Case) -> list[Any]:
         """Those of a case in mode `train`, its loss taken of the values computed layer by layer."""
         model = self.of(case)[0].model
-        targets = [point.tensor for point in self.wanted(case)] or list(model.outputs)
-        run = backends.gradients(lambda inputs: layer_by_layer(model, inputs, targets), model)
+        plan = Plan(model, self.wanted(case) or [*map(Wanted, model.outputs)])
+        run = backends.gradients(lambda inputs: plan.values(flat_inputs(model, inputs), {}), model)
         found = run(backends.place(self.inputs(case), case.mode, case.batch))
         return [backends.to_numpy(gradient) for gradient in found]
 
@@ -175,14 +177,14 @@ def told(error: Exception) -> str:
     return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"[:500]
 
 
-def payload_bytes(case: Case, every: Sequence[points.Point]) -> int:
+def payload_bytes(case: Case, every: HiddenStates) -> int:
     """Bytes of the hidden states asked for: rows x length x width x the bytes of a number for each point
     (without the length where they are reduced to a mean)."""
     if case.points == OUTPUT:
         return 0
     rows = case.batch if case.examples is None else case.examples
     tokens = 1 if case.reduction == "mean" else case.length
-    return sum(rows * tokens * point.token_bytes for point in points.select(every, case.points))
+    return sum(rows * tokens * point.token_bytes for point in every.select(case.points))
 
 
 def expected_values(process: Process, case: Case, inputs: dict[str, Any]) -> dict[str, Any]:
@@ -207,8 +209,8 @@ def expected_values(process: Process, case: Case, inputs: dict[str, Any]) -> dic
                 _same_values(mine, theirs, BETWEEN_MODES[case.dtype])
         batches.append(found)
     whole = [np.concatenate(parts) for parts in zip(*batches, strict=True)]
-    values = {point.name: value for point, value in zip(every, whole, strict=False)}
-    return {**values, OUTPUT: whole[len(every) :]}
+    values = {point.name: value for point, value in zip(every.named, whole, strict=False)}
+    return {**values, OUTPUT: whole[len(every.named) :]}
 
 
 def same_elsewhere(process: Process, case: Case, inputs: dict[str, Any], expected: dict[str, Any]) -> None:
@@ -262,7 +264,7 @@ def difference(
         found, right = backends.tensors(result), expected[OUTPUT]
     else:
         found = extraction.states(result)
-        right = [expected[point.name] for point in points.select(every, case.points)]
+        right = [expected[point.name] for point in every.select(case.points)]
     if case.reduction == "mean":
         mask = process.inputs(case)["padding_mask"][..., None].astype("float32")
         right = [(value * mask).sum(1) / mask.sum(1) for value in right]

@@ -27,6 +27,7 @@ import numpy as np
 from hiddencost import backends, environment, measure, peers
 from hiddencost.chain import start, steps_to
 from hiddencost.grid import Job
+from hiddencost.models import find
 from hiddencost.records import REFERENCE, SINGLE_BLOCK, Case, Environment, Measurement, State
 
 NO_ONEDNN = {"TF_ENABLE_ONEDNN_OPTS": "0"}
@@ -186,7 +187,9 @@ def _warm(case: Case) -> Case:
     call is the first that needs its memory; what traces and compiles at the first call of each shape takes
     its own, as that is not what is measured."""
     small = case.mode in ("eager", "eager_grad") and not backends.current().compiles_operations
-    return case.with_(batch=1, length=8) if small else case
+    if not small:
+        return case
+    return case.with_(batch=1, length=case.length if find(case.model).image else 8)
 
 
 def _prepared(case: Case, warm: Case) -> tuple[Callable[[], Any], backends.Compiled, tuple[Any, ...]]:
@@ -219,6 +222,8 @@ def _single_block(case: Case, warm: Case) -> tuple[Callable[[], Any], backends.C
     its input, in this mode (blocks are alike, so the first stands for all)."""
     process = _state.process
     loaded, every = process.of(case)
+    if not every.blocks:
+        raise SkippedError("the model has no blocks")
     embeddings, block = every[0], every[1]
     step = steps_to(loaded.model, [block.tensor])[-1]
 
@@ -226,13 +231,13 @@ def _single_block(case: Case, warm: Case) -> tuple[Callable[[], Any], backends.C
         placed = backends.place(process.inputs(shape), "eager", shape.batch)
         values = start(loaded.model, placed)
         for before in steps_to(loaded.model, [embeddings.tensor]):
-            before.run(before.node.operation, values)
-        return [values[id(tensor)] for tensor in step.node.input_tensors]
+            before.run(before.call.operation, values)
+        return [values[id(tensor)] for _, tensor in step.call.arguments]
 
     def one_block(*given: Any) -> Any:
-        values = {id(tensor): value for tensor, value in zip(step.node.input_tensors, given, strict=True)}
-        arguments, named = step.node.arguments.fill_in(values)
-        return step.node.operation(*arguments, **named)
+        taken = zip(step.call.arguments, given, strict=True)
+        arguments, named = step.call.filled({id(tensor): value for (_, tensor), value in taken})
+        return step.call.operation(*arguments, **named)
 
     run = backends.Compiled(one_block, case.mode, loaded.model)
     run(*values_at(warm))

@@ -9,9 +9,9 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -29,15 +29,17 @@ VOCABULARY = 30522
 @dataclass(frozen=True)
 class ModelSpec:
     """A model that can be named. load: dtype policy -> the Keras model, weights in it. tokenizer: the folder
-    or preset whose tokenizer makes the inputs. vocabulary: token ids are folded into this size."""
+    or preset whose tokenizer makes the inputs. vocabulary: token ids are folded into this size. image: takes
+    random images instead, of as many pixels a side as the case's length."""
 
     name: str
     summary: str
     blocks: int | None
     max_length: int | None
     load: Callable[[str], Any]
-    tokenizer: Callable[[], str]
+    tokenizer: Callable[[], str] = lambda: ""
     vocabulary: int | None = None
+    image: bool = False
 
 
 def sentences() -> list[str]:
@@ -101,6 +103,23 @@ def _random_decoder(
         hidden_dim=width,
         intermediate_dim=intermediate,
     )
+
+
+def _application(name: str) -> Callable[[str], Any]:
+    """A model of keras.applications with random weights."""
+
+    def load(dtype: str) -> Any:
+        import keras
+
+        keras.utils.set_random_seed(358)
+        before = keras.config.dtype_policy()
+        keras.config.set_dtype_policy(dtype)
+        try:
+            return getattr(keras.applications, name)(weights=None)
+        finally:
+            keras.config.set_dtype_policy(before)
+
+    return load
 
 
 def _minilm_preset() -> str:
@@ -173,6 +192,18 @@ MODELS = (
         _random_bert(24, 256, 4, vocabulary=1000),
         _minilm_preset,
         vocabulary=1000,
+    ),
+    # For `functional_freed`, which helps where no hidden state is asked for: convolutional models have none.
+    *(
+        ModelSpec(
+            name.lower(),
+            f"{name} of keras.applications, random weights: 224 pixels, no hidden states",
+            0,
+            None,
+            _application(name),
+            image=True,
+        )
+        for name in ("ResNet152V2", "EfficientNetB0", "MobileNetV2", "VGG16")
     ),
 )
 
@@ -250,59 +281,77 @@ def blocks(name: str) -> int | None:
 
 
 class Text:
-    """Inputs from the project's own sentences, made with a model's own tokenizer."""
+    """Inputs from text, made with a model's own tokenizer."""
 
     def __init__(self, spec: ModelSpec) -> None:
         self.spec = spec
-        self._tokens: list[list[int]] | None = None
+        self._own: list[list[int]] | None = None
 
-    def _tokenized(self) -> list[list[int]]:
-        """Token ids of each sentence, without special tokens."""
+    @cached_property
+    def tokenizer(self) -> Any:
         import keras_hub
+
+        return keras_hub.models.Tokenizer.from_preset(self.spec.tokenizer())
+
+    def tokens(self, lines: Sequence[str]) -> list[list[int]]:
+        """Token ids of each line, without special tokens."""
         import numpy as np
 
-        if self._tokens is None:
-            self.tokenizer = keras_hub.models.Tokenizer.from_preset(self.spec.tokenizer())
-            ids = [np.asarray(row).tolist() for row in self.tokenizer(sentences())]
-            size = self.spec.vocabulary
-            self._tokens = [[i % size for i in row] for row in ids] if size else ids
-        return self._tokens
+        ids = [np.asarray(row).tolist() for row in self.tokenizer(list(lines))]
+        size = self.spec.vocabulary
+        return [[i % size for i in row] for row in ids] if size else ids
 
-    def packed(self, rows: int, length: int) -> dict[str, Any]:
-        """NumPy inputs of `rows` rows, each (rows, length), int32: as many whole sentences as fit, packed
-        between the start and the end token, the rest padding (padding_mask 0)."""
+    @property
+    def around(self) -> int:
+        """How many special tokens stand around a line's own."""
+        return len(self._before) + len(self._after)
+
+    @property
+    def _before(self) -> list[int]:
+        return self._special("start_token_id", "cls_token_id")
+
+    @property
+    def _after(self) -> list[int]:
+        return self._special("end_token_id", "sep_token_id")
+
+    def batch(self, lines: Sequence[Sequence[int]], length: int) -> dict[str, Any]:
+        """NumPy inputs, each (lines, length), int32: each line's tokens between the start and the end token,
+        cut to what fits, then padding (padding_mask 0)."""
         import numpy as np
 
-        tokens = self._tokenized()
-        start = self._special("start_token_id", "cls_token_id")
-        end = self._special("end_token_id", "sep_token_id")
-        pad = self._special("pad_token_id") or 0
-        around = (start is not None) + (end is not None)
-        ids = np.full((rows, length), pad, dtype="int32")
-        mask = np.zeros((rows, length), dtype="int32")
-        position = 0
-        for row in range(rows):
-            packed: list[int] = []
-            while True:
-                sentence = tokens[position % len(tokens)]
-                if packed and len(packed) + len(sentence) > length - around:
-                    break
-                packed += sentence[: length - around - len(packed)]
-                position += 1
-                if len(packed) >= length - around:
-                    break
-            whole = ([] if start is None else [start]) + packed + ([] if end is None else [end])
+        ids = np.full((len(lines), length), next(iter(self._special("pad_token_id")), 0), dtype="int32")
+        mask = np.zeros((len(lines), length), dtype="int32")
+        for row, tokens in enumerate(lines):
+            whole = [*self._before, *tokens[: length - self.around], *self._after]
             ids[row, : len(whole)] = whole
             mask[row, : len(whole)] = 1
         return {"token_ids": ids, "padding_mask": mask, "segment_ids": np.zeros_like(ids)}
 
-    def _special(self, *names: str) -> int | None:
+    def packed(self, rows: int, length: int) -> dict[str, Any]:
+        """NumPy inputs of `rows` rows, each (rows, length), int32: as many whole sentences of the project's
+        own as fit into each row, the last one cut where none does."""
+        if self._own is None:
+            self._own = self.tokens(sentences())
+        room, position = length - self.around, 0
+        lines = []
+        for _ in range(rows):
+            line: list[int] = []
+            while len(line) < room:
+                sentence = self._own[position % len(self._own)]
+                if line and len(line) + len(sentence) > room:
+                    break
+                line += sentence[: room - len(line)]
+                position += 1
+            lines.append(line)
+        return self.batch(lines, length)
+
+    def _special(self, *names: str) -> list[int]:
         """The id of the first of these special tokens that the tokenizer has, folded into the vocabulary."""
         for name in names:
             found = getattr(self.tokenizer, name, None)
             if found is not None:
-                return int(found) % self.spec.vocabulary if self.spec.vocabulary else int(found)
-        return None
+                return [int(found) % self.spec.vocabulary if self.spec.vocabulary else int(found)]
+        return []
 
 
 class LoadedModel:
@@ -322,8 +371,13 @@ class LoadedModel:
 
     def inputs(self, rows: int, length: int) -> dict[str, Any]:
         """NumPy inputs of `rows` rows by the names that the model gives them. Raises UserError."""
-        known = self.text.packed(rows, length)
         wanted = [tensor.name for tensor in self.model.inputs]
+        if find(self.name).image:
+            import numpy as np
+
+            shape = (rows, length, length, 3)
+            return {name: np.random.default_rng(358).random(shape, dtype="float32") for name in wanted}
+        known = self.text.packed(rows, length)
         unknown = [name for name in wanted if name not in known]
         if unknown:
             raise UserError(

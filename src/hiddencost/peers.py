@@ -17,7 +17,7 @@ import numpy as np
 from hiddencost import strategies
 from hiddencost.errors import UserError
 from hiddencost.models import SPELLINGS, Text, find
-from hiddencost.points import Point
+from hiddencost.points import HiddenStates, Point
 from hiddencost.records import REFERENCE, TWIN, Case
 from hiddencost.strategies import Extraction, Strategy
 
@@ -62,14 +62,14 @@ class LoadedPeer:
         """Every hidden state, by transformers' own argument, then what the plain forward pass returns."""
         return [*self.bert(**inputs, output_hidden_states=True).hidden_states, *self._wrapped.outputs(inputs)]
 
-    def points(self) -> tuple[Point, ...]:
+    def points(self) -> HiddenStates:
         """`embeddings` and a point for each block."""
         layers = [self.bert.embeddings, *self.bert.encoder.layer]
         weight = next(self.bert.parameters())
         bytes_each = np.dtype("float32" if weight.element_size() == 4 else "float16")
         like = np.broadcast_to(np.zeros((), bytes_each), (1, 1, self.bert.config.hidden_size))
         names = ["embeddings", *(f"block_{i}" for i in range(len(layers) - 1))]
-        return tuple(
+        return HiddenStates(
             Point(name, index, layer, like)
             for index, (name, layer) in enumerate(zip(names, layers, strict=True), start=-1)
         )
@@ -380,7 +380,7 @@ def strategy(case: Case) -> Strategy:
     return strategies.find(case.strategy, PEERS[case.backend].strategies if case.backend in PEERS else ())
 
 
-def load(case: Case) -> tuple[LoadedPeer, tuple[Point, ...]]:
+def load(case: Case) -> tuple[LoadedPeer, HiddenStates]:
     """The model of a peer's case, and its points. Raises UserError."""
     loaded = LoadedPeer(case.model, case.dtype, PEERS[case.backend].wrap)
     return loaded, loaded.points()

@@ -58,6 +58,13 @@ def functional_submodel(model: Any, points: Sequence[Point], wanted: Sequence[Po
     return _of_model(keras.Model(model.inputs, [point.tensor for point in wanted]))
 
 
+def functional_freed(model: Any, points: Sequence[Point], wanted: Sequence[Point]) -> Extraction:
+    """The nodes of the same graph run one by one, each tensor dropped after its last use."""
+    from hiddencost.layers import Freed, Reader
+
+    return _of_model(Reader(model, wanted)) if wanted else _of_model(Freed(model), lambda result: [])
+
+
 def functional_submodel_per_call(model: Any, points: Sequence[Point], wanted: Sequence[Point]) -> Extraction:
     """The same sub-model, made anew at each call from the layers' names."""
     import keras
@@ -99,7 +106,7 @@ def _subclassed(
 def get_layer_name(model: Any, points: Sequence[Point], wanted: Sequence[Point]) -> Extraction:
     """A subclassed model that looks each layer up by name at call time."""
     return _subclassed(
-        model, wanted, lambda m, step: step.node.operation if step.index is None else m.get_layer(step.name)
+        model, wanted, lambda m, step: step.call.operation if step.index is None else m.get_layer(step.name)
     )
 
 
@@ -108,13 +115,13 @@ def get_layer_index(model: Any, points: Sequence[Point], wanted: Sequence[Point]
     return _subclassed(
         model,
         wanted,
-        lambda m, step: step.node.operation if step.index is None else m.get_layer(index=step.index),
+        lambda m, step: step.call.operation if step.index is None else m.get_layer(index=step.index),
     )
 
 
 def indexed_in_advance(model: Any, points: Sequence[Point], wanted: Sequence[Point]) -> Extraction:
     """The same subclassed model with its layers listed at construction, as TF Model Garden does."""
-    return _subclassed(model, wanted, lambda m, step: step.node.operation, in_advance=True)
+    return _subclassed(model, wanted, lambda m, step: step.call.operation, in_advance=True)
 
 
 def always_return_all(model: Any, points: Sequence[Point], wanted: Sequence[Point]) -> Extraction:
@@ -159,7 +166,7 @@ def on_request(model: Any, points: Sequence[Point], wanted: Sequence[Point]) -> 
         def call(self, inputs: Any, output_hidden_states: bool = False) -> Any:
             values = start(self.backbone, inputs)
             for step in on if output_hidden_states else off:
-                step.run(step.node.operation, values)
+                step.run(step.call.operation, values)
             outputs = [values[i] for i in own]
             return (outputs, [values[i] for i in asked]) if output_hidden_states else outputs
 
@@ -217,6 +224,7 @@ STRATEGIES = (
     Strategy(REFERENCE, "the plain forward pass, final output only: the reference", final_only),
     Strategy(TWIN, "the reference once more: the A/A twin, whose spread is the noise band", final_only),
     Strategy("functional_submodel", "a functional sub-model, built once", functional_submodel),
+    Strategy("functional_freed", "the same graph, each tensor dropped after its last use", functional_freed),
     Strategy(
         "functional_submodel_per_call",
         "keras.Model(model.inputs, model.get_layer(name).output) at each call",

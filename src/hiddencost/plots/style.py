@@ -27,6 +27,7 @@ COLOURS: dict[str, str] = {
     REFERENCE: "#000000",
     TWIN: "#999999",
     "functional_submodel": "#0072B2",
+    "functional_freed": "#8C1D40",
     "functional_submodel_per_call": "#56B4E9",
     "get_layer_name": "#A08A00",
     "get_layer_index": "#CC79A7",
@@ -38,12 +39,13 @@ COLOURS: dict[str, str] = {
     "dict_in_advance": "#00543D",
     SINGLE_BLOCK: "#666666",
 }
-"""Okabe and Ito's palette, yellow darkened to be seen on white, and four shades beside it."""
+"""Okabe and Ito's palette, yellow darkened to be seen on white, and five shades beside it."""
 
 LABELS: dict[str, str] = {
     REFERENCE: "final output only",
     TWIN: "the same again (A/A)",
     "functional_submodel": "sub-model",
+    "functional_freed": "freed run",
     "functional_submodel_per_call": "sub-model per call",
     "get_layer_name": "get_layer(name)",
     "get_layer_index": "get_layer(index)",

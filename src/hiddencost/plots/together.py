@@ -23,8 +23,8 @@ OTHERS = "#8A5A00"
 """The colour of what is read by other libraries."""
 ROW, TOP, AXIS, VALUE = 0.24, 0.26, 0.5, 0.42
 CAPTION = (
-    "Each library and backend with its fastest way: ● plain pass, ■ up to the middle hidden state, ▲ all hidden "
-    "states; lines: 95 % intervals. Blue: Keras. Number: up to the middle."
+    "Each library and backend with its fastest way: ● plain pass, ■ up to the middle hidden state, ▲ all "
+    "hidden states; lines: 95 % intervals. Blue: Keras. Number: up to the middle."
 )
 Found = Mapping[str, Mapping[Program, Mapping[Meeting, Case]]]
 
@@ -49,10 +49,11 @@ def together(table: Table) -> Figure | None:
         parts.rows(ax, rows, names if place == 0 else None)
         ax.set_title(style.shape(meeting.first))
         parts.log_axis(ax, "x", (low, high))
+        ax.set_xlabel("time / reference")
         ax.axvline(1.0, color="#777777", linewidth=0.5, zorder=2)
         for height, who in enumerate(programs):
-            _row(ax, table, height, {points: ways.get(who, {}).get(meeting) for points, ways in found.items()},
-                 meeting, (low, high))  # fmt: skip
+            cases = {points: ways.get(who, {}).get(meeting) for points, ways in found.items()}
+            _row(ax, table, height, cases, meeting, (low, high))
     return sheet.figure
 
 
@@ -78,7 +79,9 @@ def _shade(case: Case) -> str:
 
 
 def _limits(table: Table, found: Found) -> tuple[float, float]:
-    ratios = [comparison.ratio for ways in found.values() for comparison in _comparisons(table, ways.values())]
+    ratios = [
+        comparison.ratio for ways in found.values() for comparison in _comparisons(table, ways.values())
+    ]
     low, high = min([0.9, *ratios]), max([1.1, *ratios])
     return max(low, 0.2) * 0.9, min(high, 3.0) * 1.08
 
@@ -92,7 +95,7 @@ def _scope(met: Sequence[Meeting]) -> str:
     first = met[0].first
     shapes = listed(style.shape(meeting.first) for meeting in met)
     return (
-        f"Time over that of a plain forward pass of {style.plain(first.backend)}; {style.plain(first.model)} on "
+        f"Reference: a plain forward pass of {style.plain(first.backend)}; {style.plain(first.model)} on "
         f"{style.plain(first.device)}, {style.plain(first.dtype)}; batch × length {shapes}; call by call"
     )
 
