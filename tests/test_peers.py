@@ -64,7 +64,7 @@ def test_each_backend_is_planned_with_its_own_ways_and_all_share_their_blocks():
     assert ways["jax"] == ways["torch"] == {REFERENCE, TWIN, "functional_submodel"}
     assert ways["nnsight"] == {REFERENCE, TWIN, "trace", "trace_stopped"}
     modes = {job.backend: {task.case.mode for task in job.tasks} for job in jobs}
-    assert (modes["jax"], modes["tensorflow"], modes["torch"]) == ({"jit"}, {"xla"}, {"eager"})
+    assert (modes["jax"], modes["tensorflow"], modes["torch"]) == ({"jit"}, {"xla"}, {"eager", "compile"})
     assert len({job.rotates(task.case) for job in jobs for task in job.tasks}) == 4  # shapes
 
 
@@ -250,14 +250,23 @@ def test_the_plot_shows_each_backend_at_each_shape_with_its_plain_pass_middle_an
     figure = together(Table(run_of_two()))
     (ax,) = figure.axes
     assert ax.get_title(loc="left") == "1 × 16"
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["transformers, eager", "tensorflow, eager"]
-    dots = [(line.get_marker(), line.get_ydata()[0], line.get_xdata()[0]) for line in ax.lines if line.get_gid() == "ratio"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == [
+        "transformers, eager",
+        "tensorflow, eager",
+    ]
+    dots = [
+        (line.get_marker(), line.get_ydata()[0], line.get_xdata()[0])
+        for line in ax.lines
+        if line.get_gid() == "ratio"
+    ]
     assert sorted((marker, height) for marker, height, _ in dots) == [("^", 0), ("o", 0), ("o", 1), ("s", 1)]
     ratios = {(marker, height): ratio for marker, height, ratio in dots}
     assert ratios["^", 0] == pytest.approx(1.1, rel=2e-3)
     assert ratios["s", 1] == pytest.approx(1.5, rel=2e-3)
     title = figure.get_suptitle().replace("\n", " ")
-    assert title.startswith("Up to the middle hidden state a user waits 1.50 with Keras (1: a plain forward pass")
+    assert title.startswith(
+        "Up to the middle hidden state a user waits 1.50 with Keras (1: a plain forward pass"
+    )
     assert together(Table(Run(header=run_of_two().header, environments=(), measurements=()))) is None
 
 

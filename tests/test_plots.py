@@ -28,7 +28,7 @@ from synthetic import CALLS, MIDDLE, synthetic_run
 from hiddencost.claims import CLAIMS
 from hiddencost.plots import PLOTS, choose, labels, parts, render, style
 from hiddencost.plots.lookup import slope
-from hiddencost.records import ROUNDS_WANTED, Case, Measurement, Run
+from hiddencost.records import ROUNDS_WANTED, TOGETHER, Case, Measurement, Run
 from hiddencost.stats import Cost, Table, ahead_from
 
 MIB = 2**20
@@ -52,30 +52,36 @@ def replaced(run: Run, change: Callable[[Measurement], Measurement | None]) -> R
 def renamed(run: Run, names: dict[str, str]) -> Run:
     """The run with other names of models and strategies, and its last-four points under their own names."""
 
-    def change(line: Measurement) -> Measurement:
-        case = line.case.with_(
-            model=names.get(line.case.model, line.case.model),
-            strategy=names.get(line.case.strategy, line.case.strategy),
-            points="block_0,block_3$,block_5" if line.case.points == "last_four" else line.case.points,
+    def changed(case: Case) -> Case:
+        return case.with_(
+            model=names.get(case.model, case.model),
+            strategy=names.get(case.strategy, case.strategy),
+            points="block_0,block_3$,block_5" if case.points == "last_four" else case.points,
         )
-        return msgspec.structs.replace(line, case=case)
 
-    return replaced(run, change)
+    header = msgspec.structs.replace(run.header, planned=tuple(map(changed, run.header.planned)))
+    renamed = replaced(run, lambda line: msgspec.structs.replace(line, case=changed(line.case)))
+    return msgspec.structs.replace(renamed, header=header)
 
 
 def beside_jax(run: Run) -> Run:
     """The run with JAX in it too, where eager calls take half the time of TensorFlow's and jitted ones twice
-    that of a graph, and peaks are a quarter smaller."""
+    that of a graph, and peaks are a quarter smaller; at 16 x 128 the two took turns."""
     modes = {"eager": ("eager", 0.5), "graph": ("jit", 2.0)}
-    also = []
+    own, also = [], []
     for line in run.measurements:
+        if line.metric == "seconds" and (line.case.batch, line.case.length) == (16, 128):
+            line = msgspec.structs.replace(line, notes={TOGETHER: "all 16x128"})
+        own.append(line)
         if line.case.mode in modes and line.case.batch and line.metric in ("seconds", "peak_heap_bytes"):
             mode, times = modes[line.case.mode]
             factor = times if line.metric == "seconds" else 0.75
             case = line.case.with_(backend="jax", mode=mode)
             values = tuple(factor * value for value in line.values)
             also.append(msgspec.structs.replace(line, case=case, values=values))
-    return msgspec.structs.replace(run, measurements=(*run.measurements, *also))
+    planned = dict.fromkeys([*run.header.planned, *(line.case for line in also)])
+    header = msgspec.structs.replace(run.header, planned=tuple(planned))
+    return msgspec.structs.replace(run, header=header, measurements=(*own, *also))
 
 
 def drawn(name: str, run: Run) -> Figure:

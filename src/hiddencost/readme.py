@@ -33,7 +33,9 @@ def readme(run: Run, peers: Run) -> str:
 
 def main() -> None:
     """Writes README.md."""
-    (ROOT / "README.md").write_text(readme(store.read(REFERENCE_RUN), store.read(REFERENCE_PEERS)), encoding="utf-8")
+    (ROOT / "README.md").write_text(
+        readme(store.read(REFERENCE_RUN), store.read(REFERENCE_PEERS)), encoding="utf-8"
+    )
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import click
 
 from hiddencost import __version__, formatting, grid, store
+from hiddencost.cli.extracting import extract
 from hiddencost.cli.gate import baseline, gate
 from hiddencost.cli.measuring import (
     REPORTS,
@@ -20,6 +21,7 @@ from hiddencost.cli.measuring import (
     measured,
     refuse_nothing,
     share,
+    silent,
     supervised,
     warn,
 )
@@ -312,6 +314,35 @@ def models() -> None:
 
 
 @main.command()
+@click.argument("model")
+@click.option("--stack", help="Only this stack, where the model has several.")
+@click.option("--backend", default="tensorflow", show_default=True, help="tensorflow, jax or torch")
+def points(model: str, stack: str | None, backend: str) -> None:
+    """List the hidden states of MODEL, with the layer that makes each (see `hiddencost models`)."""
+    from hiddencost import backends, models
+    from hiddencost.points import all_stacks, hidden_states
+
+    models.check(model)
+    backends.check(grid.known_backend(backend))
+    with silent():
+        backends.start(backend, 1)
+    loaded = models.LoadedModel(model).model
+    found = all_stacks(loaded)
+    if stack is not None or not found:  # the right words for a wrong name, and for a model without any
+        found = {stack or "": hidden_states(loaded, stack)}
+    rows = [("stack", "point", "layer", "call", "shape", "dtype", "inside")]
+    for name, states in found.items():
+        for point in states.named:
+            inside = " > ".join(call.operation.name for call in point.outer) or formatting.NONE
+            shape = " x ".join("?" if size is None else str(size) for size in point.tensor.shape)
+            kind = f"{type(point.layer).__name__} {point.layer.name}"
+            rows.append((name, point.name, kind, str(point.call), shape, str(point.tensor.dtype), inside))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        click.echo("  ".join(map(str.ljust, row, widths)).rstrip())
+
+
+@main.command()
 def strategies() -> None:
     """List the ways to read hidden states."""
     from hiddencost.peers import PEERS
@@ -329,5 +360,5 @@ def _table(rows: Sequence[tuple[str, str]]) -> None:
         click.echo(f"{name:{width}}  {summary}")
 
 
-for command in (baseline, gate):
+for command in (baseline, extract, gate):
     main.add_command(command)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections import Counter
@@ -100,6 +101,19 @@ class Bar:
         self._bar.update(self._task, completed=self._count, case=label)
         if not self._bar.console.is_terminal and self._count * 10 // self._total > before * 10 // self._total:
             click.echo(f"{self._count} of {self._total} measured, last: {label}")
+
+
+@contextmanager
+def silent() -> Iterator[None]:
+    """What libraries print to the error output while they are imported is dropped, C++ included."""
+    kept = os.dup(2)
+    with open(os.devnull, "wb") as nothing:
+        os.dup2(nothing.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 @contextmanager

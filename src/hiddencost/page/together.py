@@ -34,7 +34,9 @@ def best_ways(table: Table, points: str) -> Grid:
     held = [
         meeting
         for meeting in shapes
-        if any(table.center(cases[meeting], "peak_heap_bytes") for cases in found.values() if meeting in cases)
+        if any(
+            table.center(cases[meeting], "peak_heap_bytes") for cases in found.values() if meeting in cases
+        )
     ]
     heap = reader(table, "peak_heap_bytes", "B")
     rows = tuple(

@@ -1,0 +1,138 @@
+"""`extractor`: named hidden states, reduced inside the model, from inputs that are checked."""
+
+import numpy as np
+import pytest
+from on_backend import COMPILED
+
+import hiddencost
+from hiddencost import backends
+from hiddencost.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def bert(tiny):
+    loaded, _ = tiny
+    return loaded.model, loaded.inputs(3, 16)
+
+
+def array(tensor):
+    return np.asarray(backends.to_numpy(tensor))
+
+
+def states_of(bert, **options):
+    model, inputs = bert
+    found = hiddencost.extractor(model, "all", mode="eager", **options)(inputs)
+    return {name: array(tensor) for name, tensor in found.items()}
+
+
+@pytest.mark.parametrize("mode", ["auto", "eager", COMPILED])
+def test_states_by_name_are_those_of_a_sub_model(bert, mode):
+    import keras
+
+    model, inputs = bert
+    found = hiddencost.extractor(model, "block_1,embeddings", mode=mode)(inputs)
+    assert list(found) == ["block_1", "embeddings"]
+    points = hiddencost.hidden_states(model)
+    right = keras.Model(model.inputs, [points["block_1"].tensor, points["embeddings"].tensor])(inputs)
+    for one, other in zip(found.values(), right, strict=True):
+        np.testing.assert_allclose(array(one), array(other), atol=2e-5)
+
+
+def test_reductions_see_real_tokens_alone(bert):
+    whole, mask = states_of(bert), bert[1]["padding_mask"].astype(bool)
+    assert not mask.all()
+    last = [row.nonzero()[0].max() for row in mask]
+    right = {
+        "mean": lambda s: np.stack([row[m].mean(0) for row, m in zip(s, mask, strict=True)]),
+        "max": lambda s: np.stack([row[m].max(0) for row, m in zip(s, mask, strict=True)]),
+        "cls": lambda s: s[:, 0],
+        "last_token": lambda s: s[np.arange(3), last],
+    }
+    for name, reduce in right.items():
+        found = states_of(bert, reduce=name)
+        assert list(found) == ["embeddings", "block_0", "block_1"]
+        for point, value in found.items():
+            assert value.shape == (3, 128)
+            np.testing.assert_allclose(value, reduce(whole[point]), atol=1e-5)
+
+
+def test_a_scalar_mix_is_a_weighted_sum_whose_weights_can_be_trained(bert):
+    model, inputs = bert
+    reader = hiddencost.extractor(model, "all", reduce="scalar_mix", mode="eager")
+    found = array(reader(inputs)["scalar_mix"])
+    np.testing.assert_allclose(found, np.mean(list(states_of(bert).values()), axis=0), atol=1e-5)
+    assert [weight.name for weight in reader.model.trainable_weights[:2]] == ["mix", "scale"]
+    reader.model.mix.assign([9.0, -9.0, -9.0])
+    reader.model.scale.assign(2.0)
+    np.testing.assert_allclose(
+        array(reader(inputs)["scalar_mix"]), 2 * states_of(bert)["embeddings"], atol=1e-3
+    )
+
+
+def test_a_reduction_of_ones_own_and_another_dtype(bert):
+    import keras
+
+    found = states_of(bert, reduce=lambda state, mask: keras.ops.min(state, axis=(1, 2)), dtype="float16")
+    told = {name: (value.shape, str(value.dtype)) for name, value in found.items()}
+    assert told == dict.fromkeys(("embeddings", "block_0", "block_1"), ((3,), "float16"))
+
+
+def test_inputs_that_the_model_does_not_have_are_refused(bert):
+    model, inputs = bert
+    reader = hiddencost.extractor(model)
+    with pytest.raises(UserError, match=r"inputs: unknown \['aaa'\]; the model takes \["):
+        reader({**inputs, "aaa": inputs["token_ids"]})
+    with pytest.raises(UserError, match=r"inputs: missing \['segment_ids'\]"):
+        reader({name: value for name, value in inputs.items() if name != "segment_ids"})
+
+
+def test_what_is_not_known_is_told_in_one_line(bert):
+    model, _ = bert
+    with pytest.raises(UserError, match=r"unknown reduction 'men'; did you mean 'mean'\?"):
+        hiddencost.extractor(model, reduce="men")
+    with pytest.raises(UserError, match="mode 'fast' is none of"):
+        hiddencost.extractor(model, mode="fast")
+    with pytest.raises(UserError, match="points 'last_four' needs 4 blocks, the model has 2"):
+        hiddencost.extractor(model, "last_four")
+    with pytest.raises(UserError, match=r"points \[3\]: give a selection"):
+        hiddencost.extractor(model, [3])
+
+
+def test_predict_gives_arrays_by_name(bert):
+    model, inputs = bert
+    found = hiddencost.extractor(model, "all", reduce="mean").predict(inputs, batch_size=2, verbose=0)
+    for name, value in states_of(bert, reduce="mean").items():
+        np.testing.assert_allclose(found[name], value, atol=2e-5)
+
+
+@pytest.mark.filterwarnings("ignore:Gradients do not exist")  # for the pooler, which no point needs
+def test_a_head_on_top_is_trained_and_the_gradient_reaches_the_blocks(bert):
+    import keras
+
+    model, inputs = bert
+    own = keras.models.clone_model(model)
+    own.set_weights(model.get_weights())
+    reader = hiddencost.extractor(own, "all", reduce="scalar_mix").model
+    given = {name: keras.Input(array.shape[1:], dtype="int32", name=name) for name, array in inputs.items()}
+    head = keras.Model(given, keras.layers.Dense(1)(reader(given)[0][:, 0]))
+    before = [array(weight.value) for weight in own.trainable_weights]
+    head.compile(keras.optimizers.SGD(0.1), "mse")
+    head.fit(inputs, np.ones((3, 1), "float32"), verbose=0)
+    moved = [
+        bool((array(w.value) != old).any()) for w, old in zip(own.trainable_weights, before, strict=True)
+    ]
+    blocks = [m for m, w in zip(moved, own.trainable_weights, strict=True) if "transformer_layer_1" in w.path]
+    assert blocks
+    assert all(blocks)
+    assert array(reader.mix.value).any()
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation")  # Keras's own, as it writes weights
+def test_it_is_saved_and_loaded_with_its_model(bert, tmp_path):
+    import keras
+
+    model, inputs = bert
+    reader = hiddencost.extractor(model, "block_0", reduce="mean", mode="eager")
+    reader.model.save(tmp_path / "reader.keras")
+    loaded = keras.models.load_model(tmp_path / "reader.keras")
+    np.testing.assert_array_equal(array(loaded(inputs)[0]), array(reader(inputs)["block_0"]))
