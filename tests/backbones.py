@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from hiddencost import backends
+
 SIZES = {
     "vocabulary_size": 50, "vocab_size": 50, "num_heads": 2, "num_attention_heads": 2, "num_query_heads": 2,
     "num_key_value_heads": 1, "hidden_dim": 16, "hidden_size": 16, "embedding_dim": 8, "intermediate_dim": 24,
@@ -49,7 +51,7 @@ class Tiny:
         random = np.random.default_rng(358)
         for weight in model.weights:  # zero gates and unit scales would hide an error
             if "float" in str(weight.dtype):
-                value = weight.numpy()
+                value = np.asarray(backends.to_numpy(weight.value))
                 weight.assign(value + 0.1 * random.standard_normal(value.shape))
         return model
 

@@ -50,13 +50,23 @@ def run(backend, *command):
     return done.stdout
 
 
-def test_every_strategy_gives_the_right_values_in_every_mode(other):
+def passes(other, files, *options):
     own = ("-W", "ignore::DeprecationWarning") if other == "torch" else ()  # Keras's and torch's own
     told = run(
-        other, "-m", "pytest", "-q", *own, f"--rootdir={TESTS.parent}", str(TESTS / "test_strategies.py")
+        other, "-m", "pytest", "-q", *own, f"--rootdir={TESTS.parent}", *options, *(TESTS / f for f in files)
     )
     assert " passed" in told
     assert "skipped" not in told
+
+
+def test_every_strategy_gives_the_right_values_in_every_mode(other):
+    passes(other, ["test_strategies.py"])
+
+
+def test_hidden_states_are_found_read_and_freed(other):
+    """But for most backbones, which take minutes (TEST_BACKEND=jax pytest tests/test_stacks.py)."""
+    files = ["test_graph.py", "test_stacks.py", "test_freed.py", "test_extracting.py"]
+    passes(other, files, "-k", "not Backbone or Albert or T5B or Gemma3n or XLNet")
 
 
 def test_all_backends_give_the_same_hidden_states(other, process, tmp_path):

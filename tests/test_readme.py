@@ -22,10 +22,14 @@ def test_the_code_of_the_readme_runs_as_it_stands(process):
 
     from hiddencost.models import minilm_folder
 
-    (code,) = re.findall(r"```python\n(.*?)```", (readme.ROOT / "README.md").read_text(), re.DOTALL)
+    code = "".join(re.findall(r"```python\n(.*?)```", (readme.ROOT / "README.md").read_text(), re.DOTALL))
     preset = 'preset = "bert_base_en"'
     assert preset in code
     found = {}
     exec(code.replace(preset, f"preset = {str(minilm_folder())!r}"), found)
     assert found["states"].shape == (2, 64, 384)
     assert found["middle"].name == "transformer_layer_2"
+    assert {name: state.shape for name, state in found["pooled"].items()} == {
+        f"block_{i}": (2, 384) for i in range(2, 6)
+    }
+    assert found["lean"](found["inputs"]).keys() == found["backbone"].output.keys()

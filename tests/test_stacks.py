@@ -37,6 +37,7 @@ def captured(model, layers, inputs):
 
 # T5 itself tells at each call that masks end at its layers.
 @pytest.mark.filterwarnings("ignore:.*with a mask attached to it", "ignore:.*looks like it has unbuilt state")
+@pytest.mark.filterwarnings("ignore:The 'rwkv_ops' package is not installed")
 @pytest.mark.parametrize("tiny", [*TEXT, *AUDIO], ids=lambda tiny: tiny.name)
 def test_every_text_and_audio_backbone(process, tiny):
     model = tiny.model()
