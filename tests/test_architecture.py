@@ -22,8 +22,8 @@ ORDER = (
     "plots",
     "page",
     "readme",
-    "models",
     "graph",
+    "models",
     "stacks",
     "points",
     "plan",
@@ -47,7 +47,7 @@ ORDER = (
 )
 GROUND = ORDER[: ORDER.index("claims")]
 READING = ("claims", "gate", "plots", "page", "readme")
-MEASURING = ORDER[ORDER.index("models") : ORDER.index("cli")]
+MEASURING = ORDER[ORDER.index("graph") : ORDER.index("cli")]
 FRAMEWORKS = {"keras", "keras_hub", "keras_nlp", "tensorflow", "jax", "torch"}
 
 

@@ -106,6 +106,7 @@ def test_predict_gives_arrays_by_name(bert):
 
 
 @pytest.mark.filterwarnings("ignore:Gradients do not exist")  # for the pooler, which no point needs
+@pytest.mark.filterwarnings("ignore:__array__ implementation")  # Keras's own
 def test_a_head_on_top_is_trained_and_the_gradient_reaches_the_blocks(bert):
     import keras
 

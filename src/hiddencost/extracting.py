@@ -7,7 +7,7 @@ from typing import Any
 
 from hiddencost import backends
 from hiddencost.errors import UserError
-from hiddencost.graph import graph_of
+from hiddencost.graph import input_names
 from hiddencost.points import Point, hidden_states
 
 AUTO = {"tensorflow": "graph", "jax": "jit", "torch": "eager"}
@@ -28,7 +28,7 @@ class Extractor:
         self.points: tuple[Point, ...] = model.points
         self.mode = mode
         self.names = tuple(names)
-        self._inputs = [tensor.name for tensor in graph_of(model.model).inputs]
+        self._inputs = input_names(model.model)
         backend = backends.find(keras.backend.backend())
         self.to_numpy: Callable[[Any], Any] = backend.to_numpy
         self._run = backend.compiled(lambda batch: model(batch, training=False), mode, model, lambda: None)

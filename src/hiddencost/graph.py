@@ -125,6 +125,11 @@ def which_call(call: Call) -> int:
     return int(call.operation._inbound_nodes.index(call.node))
 
 
+def input_names(model: Any) -> list[str]:
+    """The names by which a model takes its inputs: those of its input layers."""
+    return [maker(tensor)[0].name for tensor in graph_of(model).inputs]
+
+
 def flat_inputs(model: Any, inputs: Any) -> list[Any]:
     """The model's inputs as a flat list, cast and ordered as Keras does it."""
     return list(graph_of(model)._standardize_inputs(inputs))

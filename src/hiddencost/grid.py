@@ -415,7 +415,8 @@ def _axis_problems(
     place: str, section: Forward | Memory, modes: tuple[str, ...], catalogue: Catalogue
 ) -> Iterator[str]:
     for axis in AXES:
-        if not getattr(section, axis):
+        needed = axis != "points" or not set(section.strategy) <= {*WITH_OUTPUT, REFERENCE, TWIN}
+        if needed and not getattr(section, axis):
             yield f"[[{place}]] {axis} is empty: nothing would be measured"
     for name in section.strategy:
         if name not in catalogue.strategies:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from hiddencost.errors import UserError, nearest
+from hiddencost.graph import input_names
 
 PRESET = "preset:"
 SPELLINGS = (PRESET, "keras_hub:", "keras_nlp:")
@@ -115,7 +116,8 @@ def _application(name: str) -> Callable[[str], Any]:
         before = keras.config.dtype_policy()
         keras.config.set_dtype_policy(dtype)
         try:
-            return getattr(keras.applications, name)(weights=None)
+            images = keras.Input((224, 224, 3), name="images")  # else Keras asks for another name
+            return getattr(keras.applications, name)(weights=None, input_tensor=images)
         finally:
             keras.config.set_dtype_policy(before)
 
@@ -371,7 +373,7 @@ class LoadedModel:
 
     def inputs(self, rows: int, length: int) -> dict[str, Any]:
         """NumPy inputs of `rows` rows by the names that the model gives them. Raises UserError."""
-        wanted = [tensor.name for tensor in self.model.inputs]
+        wanted = input_names(self.model)
         if find(self.name).image:
             import numpy as np
 

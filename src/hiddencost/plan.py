@@ -7,6 +7,7 @@ asks for are not run, and what lies inside nested models and layers can be asked
 
 from __future__ import annotations
 
+import gc
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -45,6 +46,11 @@ class _Step:
     frees: tuple[int, ...]
 
     @cached_property
+    def nested(self) -> bool:
+        """Whether it is given tensors in a list or a dict."""
+        return any(len(path) > 2 for path, _ in self.call.arguments)
+
+    @cached_property
     def plan(self) -> Plan:
         """How a nested model is run here."""
         graph = graph_of(self.call.operation)
@@ -73,6 +79,8 @@ class Plan:
     """
 
     def __init__(self, model: Any, wanted: Sequence[Any]) -> None:
+        import keras
+
         self.model = graph_of(model)
         self._own = {place: id(one.tensor) for place, one in enumerate(wanted) if not one.outer}
         self._count = len(wanted)
@@ -91,6 +99,7 @@ class Plan:
                 steps.append(_Step(call, tuple(entered.get(call.number, ())), used, tuple(touched - seen)))
                 seen |= touched
         self.steps = tuple(reversed(steps))
+        self._leaves_cycles = keras.backend.backend() == "torch"
         self._inputs = [id(tensor) if id(tensor) in seen else None for tensor in self.model.inputs]
 
     def values(self, inputs: Sequence[Any], context: Mapping[str, Any]) -> list[Any]:
@@ -111,6 +120,18 @@ class Plan:
             del inside, outputs
             for used in step.frees:
                 values.pop(used, None)
+            if self._leaves_cycles and step.nested:
+                _drop_cycles()
         for place, key in self._own.items():
             found[place] = values[key]
         return found
+
+
+def _drop_cycles() -> None:
+    """Frees what a call with a list of tensors leaves behind on torch: Keras's walk through its arguments
+    (torchtree_impl._dict_to_ordered_dict, 3.15) makes closures that refer to themselves and to the tensors,
+    which live until Python next collects. The youngest generation is enough, and quick."""
+    import torch
+
+    if not torch.compiler.is_compiling():
+        gc.collect(0)

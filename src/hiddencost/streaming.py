@@ -25,6 +25,7 @@ import numpy as np
 
 from hiddencost.errors import UserError
 from hiddencost.extracting import Extractor
+from hiddencost.graph import input_names
 from hiddencost.models import LoadedModel
 
 SHORTEST = 16
@@ -205,8 +206,7 @@ class Stream:
                 *([[]] * (self.batch - len(tokens))),
             ]  # one shape: a compiled mode traces it once
             inputs = self.loaded.text.batch(rows, length)
-            names = [tensor.name for tensor in self.loaded.model.inputs]
-            states = self.reader({name: inputs[name] for name in names})
+            states = self.reader({name: inputs[name] for name in input_names(self.loaded.model)})
             for name, tensor in states.items():
                 values = self.reader.to_numpy(tensor)
                 for row, i in enumerate(chosen):
