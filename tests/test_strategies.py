@@ -51,9 +51,9 @@ def test_values_agree_with_the_layers_called_one_by_one(process, tiny, case):
     )
 
 
-def train(process, strategy, selection):
+def train(process, strategy, selection, dtype="float32"):
     """The gradients of a loss on these points, and the strategy that they came through."""
-    case = CASE.with_(strategy=strategy, points=selection, mode="train")
+    case = CASE.with_(strategy=strategy, points=selection, mode="train", dtype=dtype)
     extraction, run, _ = process.compiled(case)
     return case, run(backends.place(process.inputs(case), "train", 2)), extraction
 
@@ -62,8 +62,16 @@ def train(process, strategy, selection):
 @pytest.mark.parametrize("name", [name for name in WAYS if name != "functional_submodel_per_call"])
 def test_gradients_agree_with_those_of_the_layers_called_one_by_one(process, tiny, name, selection):
     case, result, extraction = train(process, name, selection)
-    assert measure.difference(case, result, extraction, process, {}) <= measure.GRADIENT_TOLERANCE
+    assert measure.difference(case, result, extraction, process, {}) <= 1e-4
     assert len(result) == len(tiny[0].model.trainable_variables)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "mixed_bfloat16"])
+def test_gradients_in_bfloat16_agree_to_its_digits_and_those_of_other_points_do_not(process, tiny, dtype):
+    case, result, extraction = train(process, "functional_submodel", "all", dtype)
+    measure.difference(case, result, extraction, process, {})
+    with pytest.raises(measure.WrongValuesError, match="gradients differ by"):
+        measure.difference(case.with_(points="last"), result, extraction, process, {})
 
 
 def test_gradients_of_another_loss_are_wrong(process, tiny):
