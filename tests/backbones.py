@@ -57,7 +57,7 @@ class Tiny:
 
 
 def inputs_of(model, batch=2, length=8):
-    """Random inputs of the shapes and types that a model states, by name."""
+    """Random inputs of the shapes and types that a model states, by name; images alone as they are."""
     random = np.random.default_rng(358)
     found = {}
     for tensor in model.inputs:
@@ -70,7 +70,7 @@ def inputs_of(model, batch=2, length=8):
             found[tensor.name] = random.integers(0, high, shape).astype(tensor.dtype)
         else:
             found[tensor.name] = random.standard_normal(shape).astype(tensor.dtype)
-    return found
+    return found["images"] if list(found) == ["images"] else found
 
 
 def both(depth):
@@ -135,5 +135,43 @@ AUDIO = (
         both,
         two("encoder_blocks", "decoder_blocks"),
         {"encoder_num_heads": 2, "decoder_num_heads": 2},
+    ),
+)
+
+
+def clip(depth):
+    from keras_hub.src.models.clip.clip_text_encoder import CLIPTextEncoder
+    from keras_hub.src.models.clip.clip_vision_encoder import CLIPVisionEncoder
+
+    own = {"hidden_dim": 16, "num_layers": depth, "num_heads": 2, "intermediate_dim": 24}
+    return {
+        "vision_encoder": CLIPVisionEncoder(patch_size=8, image_shape=(16, 16, 3), **own),
+        "text_encoder": CLIPTextEncoder(vocabulary_size=50, embedding_dim=16, max_sequence_length=8, **own),
+        "projection_dim": 8,
+    }
+
+
+def paligemma(depth):
+    own = {"vit_patch_size": 8, "vit_num_heads": 2, "vit_hidden_dim": 16, "vit_num_layers": depth}
+    return {**own, "num_layers": depth}
+
+
+SEEING = (
+    Tiny("ViTBackbone", blocks=lambda m: {"main": m.get_layer("vit_encoder").encoder_layers}),
+    Tiny(
+        "CLIPBackbone",
+        clip,
+        lambda m: {
+            "clip_text_encoder": m.text_encoder.encoder_layers,
+            "clip_vision_encoder": m.vision_encoder.encoder_layers,
+        },
+    ),
+    Tiny(
+        "PaliGemmaBackbone",
+        paligemma,
+        lambda m: {
+            "encoder": m.vit_encoder.get_layer("image_encoder").resblocks,
+            "decoder": m.transformer_layers,
+        },
     ),
 )

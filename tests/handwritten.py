@@ -37,11 +37,12 @@ class Encoder(keras.layers.Layer):
     def __init__(self, depth, **kwargs):
         super().__init__(**kwargs)
         self.blocks = [Block(name=f"inner_{i}") for i in range(depth)]
+        self.dropout = keras.layers.Dropout(0.1)  # returns, at inference, the very tensor that it is given
         self.norm = keras.layers.LayerNormalization()
 
     def call(self, x):
         for block in self.blocks:
-            x = block(x)
+            x = self.dropout(block(x))
         return self.norm(x)
 
 

@@ -116,7 +116,7 @@ def test_a_head_on_top_is_trained_and_the_gradient_reaches_the_blocks(bert):
     reader = hiddencost.extractor(own, "all", reduce="scalar_mix").model
     given = {name: keras.Input(array.shape[1:], dtype="int32", name=name) for name, array in inputs.items()}
     head = keras.Model(given, keras.layers.Dense(1)(reader(given)[0][:, 0]))
-    before = [array(weight.value) for weight in own.trainable_weights]
+    before = [array(weight.value).copy() for weight in own.trainable_weights]
     head.compile(keras.optimizers.SGD(0.1), "mse")
     head.fit(inputs, np.ones((3, 1), "float32"), verbose=0)
     moved = [

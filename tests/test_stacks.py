@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from backbones import AUDIO, TEXT, inputs_of
+from backbones import AUDIO, SEEING, TEXT, inputs_of
 
 from hiddencost import backends, points
 from hiddencost.errors import UserError
@@ -38,8 +38,8 @@ def captured(model, layers, inputs):
 # T5 itself tells at each call that masks end at its layers.
 @pytest.mark.filterwarnings("ignore:.*with a mask attached to it", "ignore:.*looks like it has unbuilt state")
 @pytest.mark.filterwarnings("ignore:The 'rwkv_ops' package is not installed")
-@pytest.mark.parametrize("tiny", [*TEXT, *AUDIO], ids=lambda tiny: tiny.name)
-def test_every_text_and_audio_backbone(process, tiny):
+@pytest.mark.parametrize("tiny", [*TEXT, *AUDIO, *SEEING], ids=lambda tiny: tiny.name)
+def test_every_text_and_audio_backbone_and_three_that_see(process, tiny):
     model = tiny.model()
     right = tiny.blocks(model)
     found = points.all_stacks(model)

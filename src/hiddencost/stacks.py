@@ -120,7 +120,7 @@ def _computes(leaf: Any) -> bool:
 
 
 def _chains(level: Sequence[Call], outer: tuple[Call, ...], known: Known) -> list[Stack]:
-    made = {id(tensor): (call, place) for call in level for place, tensor in enumerate(call.outputs)}
+    made = _made(level)
     blocks = [call for call in level if _is_block(call.operation, known)]
     numbers = {call.number for call in blocks}
     links: dict[tuple[Any, int], dict[int, list[Call]]] = defaultdict(lambda: defaultdict(list))
@@ -149,6 +149,21 @@ def _chains(level: Sequence[Call], outer: tuple[Call, ...], known: Known) -> lis
             used |= {id(call) for call in members}
             stacks.append(_stack(level, outer, members, path, place))
     return stacks or _single(level, outer, blocks)
+
+
+def _takes(call: Call, tensor: Any) -> bool:
+    return any(taken is tensor for _, taken in call.arguments)
+
+
+def _made(level: Sequence[Call]) -> dict[int, tuple[Call, int]]:
+    """The call that made each tensor, with the tensor's place among its outputs. A layer that returns what
+    it is given, as a dropout does at inference, makes nothing."""
+    return {
+        id(tensor): (call, place)
+        for call in level
+        for place, tensor in enumerate(call.outputs)
+        if not _takes(call, tensor)
+    }
 
 
 def _source(tensor: Any, made: dict[int, Any], stop: Callable[[Call], bool]) -> tuple[Call, int] | None:
@@ -231,7 +246,9 @@ def _stack(
 def _norm(level: Sequence[Call], state: Any) -> tuple[Call, Any] | None:
     """What normalizes the last state: reached through calls that only pass it on, such as a dropout."""
     while True:
-        takers = [call for call in level if any(tensor is state for _, tensor in call.arguments)]
+        takers = [
+            call for call in level if _takes(call, state) and not any(made is state for made in call.outputs)
+        ]
         norms = [call for call in takers if "Norm" in type(call.operation).__name__]
         if len(norms) == 1 and len(norms[0].outputs) == 1:
             return norms[0], norms[0].outputs[0]
@@ -255,7 +272,7 @@ class _Addition:
 def _flat(level: Sequence[Call], outer: tuple[Call, ...]) -> list[Stack]:
     """Blocks written with plain layers: the longest run of additions to one stream whose branches repeat.
     A block is one period; its state is what the next block adds to."""
-    made = {id(tensor): (call, place) for call in level for place, tensor in enumerate(call.outputs)}
+    made = _made(level)
     additions = {call.number: found for call in level if (found := _addition(call, made))}
     after: dict[int, list[Call]] = defaultdict(list)
     following = set()
