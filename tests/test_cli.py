@@ -50,6 +50,10 @@ def refused(*arguments):
         (["--seq", "many"], "--seq 'many': expected numbers joined by commas, as 64,128"),
         (["--blocks", "0"], "command line: [time] blocks = 0: must be at least 1"),
         (["--seconds", "-1"], "command line: [time] seconds = -1.0: must be above 0 and below 3600"),
+        (
+            ["--model", "vgg16", "--points", "last"],
+            "command line: [[forward]] points 'last' needs 1 block: vgg16 has 0",
+        ),
         (["--model", "preset:/no/such/folder"], "preset folder /no/such/folder does not exist"),
     ],
 )

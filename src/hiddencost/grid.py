@@ -46,7 +46,8 @@ MEMORY_MODES = tuple(mode for mode in ALL_MODES if mode != "predict")
 GROWTH_MODES = ("eager", *COMPILED_MODES)
 DEVICES = ("cpu", "gpu")
 DTYPES = ("float32", "bfloat16", "mixed_bfloat16")
-SELECTIONS = ("last", "middle", "last_four", "all")
+SELECTIONS = {"last": 1, "middle": 2, "last_four": 4, "all": 1}
+"""Selections of hidden states by a word, and how many blocks each needs."""
 LOOKUPS = ("get_layer_name", "get_layer_index", "layers_property", "dict_in_advance")
 WITH_OUTPUT = ("on_request", "functional_freed")
 """Ways that are measured for the model's own output too: it is not the plain forward pass that gives it."""
@@ -458,9 +459,10 @@ def _no_way_problems(place: str, section: Forward | Memory, backends: Sequence[s
 
 def _missing_points(place: str, points: str, model: str, blocks: int) -> Iterator[str]:
     """Points that a model with so many blocks does not have."""
-    least = {"middle": 2, "last_four": 4}
-    if blocks < least.get(points, 1):
-        yield f"[[{place}]] points '{points}' needs {least[points]} blocks: {model} has {blocks}"
+    least = SELECTIONS.get(points, 1)
+    if blocks < least:
+        yield f"[[{place}]] points '{points}' needs {least} block{'s' * (least > 1)}: {model} has {blocks}"
+        return
     for name in [] if points in SELECTIONS else points.split(","):
         if name.startswith("block_") and int(name.removeprefix("block_")) >= blocks:
             yield f"[[{place}]] point '{name}': {model} has block_0 to block_{blocks - 1}"

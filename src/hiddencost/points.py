@@ -22,10 +22,9 @@ import numpy as np
 from hiddencost import stacks
 from hiddencost.errors import UserError, nearest
 from hiddencost.graph import Call, Spec, calls, maker, which_call
+from hiddencost.grid import SELECTIONS
 
 MAIN = "main"
-SELECTIONS = {"last": 1, "middle": 2, "last_four": 4, "all": 1}
-"""Selections by a word, and how many blocks each needs."""
 
 
 @dataclass(frozen=True)
