@@ -7,13 +7,12 @@ from backbones import AUDIO, SEEING, TEXT, inputs_of
 from hiddencost import backends, points
 from hiddencost.errors import UserError
 from hiddencost.graph import flat_inputs
-from hiddencost.plan import Plan, Wanted
+from hiddencost.plan import Plan
 
 
 def values_of(model, states, inputs):
     """The values of points, by the library's own run of the graph."""
-    plan = Plan(model, [Wanted(point.tensor, point.outer) for point in states])
-    return plan.values(flat_inputs(model, inputs), {"training": False})
+    return Plan(model, states).values(flat_inputs(model, inputs), {"training": False})
 
 
 def captured(model, layers, inputs):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 UNITS: dict[str, tuple[tuple[str, float], ...]] = {
     "s": (("s", 1.0), ("ms", 1e-3), ("us", 1e-6), ("ns", 1e-9)),
@@ -63,3 +63,9 @@ def percent(share: float, signed: bool = False) -> str:
     """`1.4 %`, `0.32 %`, `-0.27 %`: one decimal from 1 % on, two below."""
     value = 100 * share
     return f"{value:{'+' if signed else ''},.{1 if abs(value) >= 1 else 2}f} %"
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """A table for a terminal: a line for each row, its columns as wide as their widest cell."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]

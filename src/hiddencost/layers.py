@@ -13,8 +13,21 @@ from hiddencost.plan import Plan, Wanted
 from hiddencost.points import Point, all_stacks, hidden_states
 
 
+class _Running(keras.Model):  # type: ignore[misc,unused-ignore]
+    """A model that runs the graph of another. wanted: what `_values` gives."""
+
+    def __init__(self, model: Any, wanted: Sequence[Any], name: str, **kwargs: Any) -> None:
+        super().__init__(**{"name": name, "dtype": model.dtype_policy, **kwargs}, autocast=False)
+        self.model = model
+        self._plan = Plan(model, wanted)
+        self.built = True
+
+    def get_config(self) -> dict[str, Any]:
+        return {"name": self.name, "model": keras.saving.serialize_keras_object(self.model)}
+
+
 @keras.saving.register_keras_serializable("hiddencost")
-class Freed(keras.Model):  # type: ignore[misc,unused-ignore]
+class Freed(_Running):
     """A functional model with the same layers, inputs, outputs and values, which drops each intermediate
     tensor after its last use. Eagerly that is the memory of what is alive at once, and not of everything;
     where the call is compiled, the compiler does so anyway.
@@ -22,21 +35,13 @@ class Freed(keras.Model):  # type: ignore[misc,unused-ignore]
     model: functional, or a built Sequential; it is left as it is. Raises UserError for any other.
     """
 
-    def __init__(self, model: Any, **kwargs: Any) -> None:
-        graph = graph_of(model)
-        super().__init__(
-            **{"name": f"{model.name}_freed", "dtype": model.dtype_policy, **kwargs}, autocast=False
-        )
-        self.model = model
-        self._plan = Plan(graph, [Wanted(tensor) for tensor in graph.outputs])
-        self.built = True
+    def __init__(self, model: Any, name: str | None = None, **kwargs: Any) -> None:
+        wanted = [Wanted(tensor) for tensor in graph_of(model).outputs]
+        super().__init__(model, wanted, name or f"{model.name}_freed", **kwargs)
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         found = self._plan.values(flat_inputs(self.model, inputs), {"training": training})
         return packed(self.model, found)
-
-    def get_config(self) -> dict[str, Any]:
-        return {"name": self.name, "model": keras.saving.serialize_keras_object(self.model)}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Freed:
@@ -45,7 +50,7 @@ class Freed(keras.Model):  # type: ignore[misc,unused-ignore]
 
 
 @keras.saving.register_keras_serializable("hiddencost")
-class Reader(keras.Model):  # type: ignore[misc,unused-ignore]
+class Reader(_Running):
     """A functional model's graph, run as in `Freed` but only as far as some points need it; returns their
     hidden states as a list. Points inside nested models and layers are read without a change to these.
 
@@ -60,12 +65,10 @@ class Reader(keras.Model):  # type: ignore[misc,unused-ignore]
         points: Sequence[Point],
         reduce: str | Callable[[Any, Any], Any] | None = None,
         dtype_out: str | None = None,
+        name: str | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(
-            **{"name": f"{model.name}_reader", "dtype": model.dtype_policy, **kwargs}, autocast=False
-        )
-        self.model = model
+        super().__init__(model, points, name or f"{model.name}_reader", **kwargs)
         self.points = tuple(points)
         self.reduce = reduce
         self.dtype_out = dtype_out
@@ -76,8 +79,6 @@ class Reader(keras.Model):  # type: ignore[misc,unused-ignore]
             self.mix = self.add_weight(shape=shape, initializer="zeros", name="mix", dtype="float32")
             self.scale = self.add_weight(shape=(), initializer="ones", name="scale", dtype="float32")
         self._mask = _mask_input(model, self.points[0].stack)
-        self._plan = Plan(model, self.points)
-        self.built = True
 
     def call(self, inputs: Any, training: bool | None = None) -> list[Any]:
         flat = flat_inputs(self.model, inputs)
@@ -94,8 +95,7 @@ class Reader(keras.Model):  # type: ignore[misc,unused-ignore]
 
     def get_config(self) -> dict[str, Any]:
         return {
-            "name": self.name,
-            "model": keras.saving.serialize_keras_object(self.model),
+            **super().get_config(),
             "points": [[point.stack, point.name] for point in self.points],
             "reduce": self.reduce
             if self.reduce is None or isinstance(self.reduce, str)

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import takewhile
 from typing import Any
 
@@ -42,16 +43,17 @@ def find(model: Any) -> list[Stack]:
 
 
 def _find(level: Sequence[Call], outer: tuple[Call, ...], known: Known) -> list[Stack]:
+    inside = cache(lambda call: _inside(call, outer, known))  # tracing a layer takes tenths of a second
     found = [
         stack
         for stack in _chains(level, outer, known) or _flat(level, outer)
-        if len(stack.blocks) > 2 or not all(_inside(block, outer, known) for block in stack.blocks)
+        if len(stack.blocks) > 2 or not all(map(inside, stack.blocks))
     ]
     stacks = [(stack.blocks[0].number, [stack]) for stack in found]
     used = {id(block) for _, (stack,) in stacks for block in stack.blocks}
     for call in level:
         if id(call) not in used:
-            stacks.append((call.number, _inside(call, outer, known)))
+            stacks.append((call.number, inside(call)))
     return [stack for _, found in sorted(stacks, key=lambda pair: pair[0]) for stack in found]
 
 

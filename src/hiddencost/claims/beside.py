@@ -54,10 +54,10 @@ def fastest(table: Table, met: Iterable[Meeting], points: str) -> dict[Program, 
     best: dict[tuple[Program, Meeting], float] = {}
     for meeting in met:
         for case in meeting.cases:
-            comparison = table.compare(case, meeting.first)
-            if case.points == points and case.reduction == "none" and comparison:
-                who = program(case)
-                if comparison.ratio < best.get((who, meeting), math.inf):
-                    best[who, meeting] = comparison.ratio
-                    found[who][meeting] = case
+            if case.points != points or case.reduction != "none":
+                continue
+            who, comparison = program(case), table.compare(case, meeting.first)
+            if comparison and comparison.ratio < best.get((who, meeting), math.inf):
+                best[who, meeting] = comparison.ratio
+                found[who][meeting] = case
     return dict(found)

@@ -337,9 +337,7 @@ def points(model: str, stack: str | None, backend: str) -> None:
             shape = " x ".join("?" if size is None else str(size) for size in point.tensor.shape)
             kind = f"{type(point.layer).__name__} {point.layer.name}"
             rows.append((name, point.name, kind, str(point.call), shape, str(point.tensor.dtype), inside))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        click.echo("  ".join(map(str.ljust, row, widths)).rstrip())
+    click.echo("\n".join(formatting.aligned(rows)))
 
 
 @main.command()
@@ -355,9 +353,7 @@ def strategies() -> None:
 
 
 def _table(rows: Sequence[tuple[str, str]]) -> None:
-    width = max(len(name) for name, _ in rows)
-    for name, summary in rows:
-        click.echo(f"{name:{width}}  {summary}")
+    click.echo("\n".join(formatting.aligned(rows)))
 
 
 for command in (baseline, extract, gate):

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from hiddencost.formatting import NONE, percent, quantity
+from hiddencost.formatting import NONE, aligned, percent, quantity
 from hiddencost.gate.outcome import MISSING, REGRESSION, REGRESSIONS, SENTENCES, Outcome
 from hiddencost.records import METRICS, Change, Word
 
@@ -44,11 +44,7 @@ def as_lines(outcome: Outcome) -> list[str]:
     rows = [COLUMNS, *map(tuple, _rows(outcome))]
     lines = [verdict(outcome)]
     if len(rows) > 1:
-        widths = [max(len(row[i]) for row in rows) for i in range(len(COLUMNS) - 1)]
-        lines.append("")
-        for row in rows:
-            cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
-            lines.append("  ".join([*cells, row[-1]]))
+        lines += ["", *aligned(rows)]
     return [*lines, *([""] if outcome.notes else []), *(f"note: {note}" for note in outcome.notes)]
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from hiddencost.claims import CLAIMS, Claim, answers, sentence, sound
 from hiddencost.claims.evidence import at
-from hiddencost.formatting import NONE, quantity
+from hiddencost.formatting import NONE, aligned, quantity
 from hiddencost.page.circumstances import environments, not_measured, opening, unmeasured
 from hiddencost.page.costs import growth, one_off
 from hiddencost.page.grids import Grid, Section
@@ -114,9 +114,7 @@ def together_lines(run: Run) -> list[str]:
     """For a terminal: the tables of backends that took turns, where any did."""
     lines: list[str] = []
     for table in together(Table(sound(run))).grids:
-        widths = [max(map(len, column)) for column in zip(table.header, *table.rows, strict=True)]
-        cells = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in (table.header, *table.rows))
-        lines += ["", table.title, *cells]
+        lines += ["", table.title, *aligned([table.header, *table.rows])]
     return lines
 
 
