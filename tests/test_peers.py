@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import numpy as np
@@ -53,6 +54,23 @@ def test_a_peer_has_its_own_ways_and_a_reference_and_keras_has_the_others(peer):
     assert not grid.has("jax", grid.PEERS[peer][0])
     assert not grid.has(peer, "functional_submodel")
     assert grid.has("jax", "functional_submodel")
+
+
+def test_points_of_a_peer_are_selected_by_name_though_their_tensors_have_no_hash():
+    loaded = peers.LoadedPeer.__new__(peers.LoadedPeer)
+    loaded.bert = SimpleNamespace(
+        embeddings=object(),
+        encoder=SimpleNamespace(layer=[object(), object(), object()]),
+        parameters=lambda: iter([SimpleNamespace(element_size=lambda: 2)]),
+        config=SimpleNamespace(hidden_size=8),
+    )
+    wanted = loaded.points().select("embeddings,block_1,0")
+    assert [(point.name, point.width, point.token_bytes) for point in wanted] == [
+        ("embeddings", 8, 16),
+        ("block_1", 8, 16),
+    ]
+    assert wanted[1].layer is loaded.bert.encoder.layer[1]
+    assert peers._places(wanted) == [0, 2]
 
 
 def test_each_backend_is_planned_with_its_own_ways_and_all_share_their_blocks():

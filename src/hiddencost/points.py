@@ -40,7 +40,7 @@ class Point:
     name: str
     index: int
     layer: Any
-    tensor: Any
+    tensor: Any = field(compare=False)  # the other libraries' is an array, which has no hash
     stack: str = MAIN
     call: int = 0
     outer: tuple[Call, ...] = field(default=(), repr=False)
