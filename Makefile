@@ -74,11 +74,13 @@ baseline: $(READY)  ## measure the gate's grid anew and keep it as reports/basel
 	$(BIN)/hiddencost run --grid gate --out reports/runs/baseline
 	$(BIN)/hiddencost baseline reports/runs/baseline
 
+# Two processes, a file in one of them: a file's tests share what is loaded. (pytest-benchmark warns of xdist.)
+TWO := -n 2 --dist loadfile -p no:benchmark
 test: lint  ## lint, types, and all tests but the slow ones
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest $(TWO) -m "not slow"
 
 test-backends: $(READY) venv-jax .venv-torch/.peers  ## the tests on JAX, torch and the peers, which it installs (CPU)
-	$(BIN)/python -m pytest tests/test_backends.py tests/test_peers.py
+	$(BIN)/python -m pytest -n 2 -p no:benchmark tests/test_backends.py tests/test_peers.py
 
 test-slow: $(READY)  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow

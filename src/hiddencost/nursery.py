@@ -59,6 +59,13 @@ class Forked:
         return code
 
 
+def worker_environment(variables: Mapping[str, str]) -> dict[str, str]:
+    """What a process that measures is started with. pytest's own variables are the caller's: PYTEST_ADDOPTS
+    would change how it is run, and under pytest-xdist pytest-benchmark writes no JSON."""
+    kept = {name: value for name, value in variables.items() if not name.startswith("PYTEST_")}
+    return {**kept, "PYTHONDONTWRITEBYTECODE": "1"}
+
+
 class Nursery:
     """The parent process's handle."""
 
@@ -71,7 +78,7 @@ class Nursery:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 pass_fds=[theirs.fileno()],
-                env={**environment, "PYTHONDONTWRITEBYTECODE": "1"},
+                env=worker_environment(environment),
                 start_new_session=True,
             )
         self._python, self._log = python, Path(log.name)

@@ -29,7 +29,7 @@ from hiddencost import store
 from hiddencost.doing import START_ANEW, Doing
 from hiddencost.errors import UserError
 from hiddencost.grid import METRIC_OF_SUITE, ROTATED, Fault, Job, Meeting, bench_folder
-from hiddencost.nursery import Forked, Nursery
+from hiddencost.nursery import Forked, Nursery, worker_environment
 from hiddencost.records import OVER_BUDGET, REFERENCE, Case, Ending, Environment, Measurement, Run, State
 from hiddencost.turns import Round, conduct, in_any_order, there_and_back
 
@@ -250,7 +250,7 @@ class Supervisor:
             stderr=subprocess.STDOUT,
             pass_fds=list(pipes.values()),
             start_new_session=True,
-            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+            env=worker_environment(os.environ),
         )
 
     def _store(self, line: bytes, left: Left) -> None:
