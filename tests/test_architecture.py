@@ -33,6 +33,7 @@ ORDER = (
     "backends",
     "extracting",
     "streaming",
+    "survey",
     "peers",
     "measure",
     "rotation",
@@ -110,7 +111,7 @@ def test_the_two_halves_do_not_know_each_other():
 
 def test_measuring_files_import_frameworks_only_inside_functions():
     for path in files():
-        if module_of(path) == "layers":  # classes of Keras: imported inside functions itself
+        if path.stem in ("layers", "handwritten"):  # classes of Keras: imported inside functions themselves
             continue
         top = {
             alias.name.split(".")[0]

@@ -165,9 +165,8 @@ def fingerprint(model):
 
 @pytest.mark.parametrize("name", ["nested", "opaque", "nested_opaque", "custom"])
 def test_the_model_is_left_as_it_was(process, name):
-    import handwritten
-
     from hiddencost.layers import Freed, Reader
+    from hiddencost.survey import handwritten
 
     model, _ = getattr(handwritten, name)()
     x = handwritten.inputs()
@@ -186,9 +185,8 @@ def test_the_model_is_left_as_it_was(process, name):
 
 @pytest.mark.parametrize("name", ["custom", "nested", "opaque", "nested_opaque", "deep"])
 def test_no_block_runs_after_the_last_that_is_needed(process, name):
-    import handwritten
-
     from hiddencost.layers import Reader
+    from hiddencost.survey import handwritten
 
     model, blocks = getattr(handwritten, name)(4)
     reader = Reader(model, points.hidden_states(model).select("middle"))
@@ -201,9 +199,8 @@ def test_no_block_runs_after_the_last_that_is_needed(process, name):
 
 @pytest.mark.parametrize("name", ["custom", "nested", "opaque"])
 def test_a_reader_works_with_predict_and_inside_a_larger_model(process, name):
-    import handwritten
-
     from hiddencost.layers import Reader
+    from hiddencost.survey import handwritten
 
     model, _ = getattr(handwritten, name)()
     states = points.hidden_states(model)
@@ -216,8 +213,9 @@ def test_a_reader_works_with_predict_and_inside_a_larger_model(process, name):
 
 
 def _outer(reader):
-    import handwritten
     import keras
+
+    from hiddencost.survey import handwritten
 
     x = handwritten.text()
     return keras.Model(x, reader(x))

@@ -255,14 +255,17 @@ def _names(found: Sequence[stacks.Stack]) -> list[str]:
     if len(found) == 1:
         return [MAIN]
     begins = [_beginning(stack) for stack in found]
-    outer = [stack.outer[-1].operation.name if stack.outer else "" for stack in found]
     sides = [next((side for side in ("encoder", "decoder") if side in begin), "") for begin in begins]
-    paths = ["/".join(call.operation.name for call in stack.outer) for stack in found]
-    whole = [f"{path}/{begin}" if path else begin for path, begin in zip(paths, begins, strict=True)]
-    either = [[a or b for a, b in zip(outer, others, strict=True)] for others in (sides, begins)]
-    for names in (sides, *either, begins, whole):
-        if all(names) and len(set(names)) == len(names):
-            return names
+    paths = [[call.operation.name for call in stack.outer] for stack in found]
+    plain = [[re.sub(r"_\d+$", "", name) for name in path] for path in paths]
+    # Keras counts what has no name of its own, in the process: the counts last.
+    for either in (plain, paths):
+        outer = [path[-1] if path else "" for path in either]
+        fallbacks = [[a or b for a, b in zip(outer, others, strict=True)] for others in (sides, begins)]
+        for names in (sides, *fallbacks, begins, _joined(either, begins)):
+            if all(names) and len(set(names)) == len(names):
+                return names
+    whole = _joined(plain, begins)
     count = Counter(whole)
     seen: Counter[str] = Counter()
     unique = []
@@ -270,6 +273,10 @@ def _names(found: Sequence[stacks.Stack]) -> list[str]:
         seen[name] += 1
         unique.append(name if count[name] == 1 else f"{name}_{seen[name] - 1}")
     return unique
+
+
+def _joined(paths: Sequence[Sequence[str]], begins: Sequence[str]) -> list[str]:
+    return ["/".join([*path, begin]) for path, begin in zip(paths, begins, strict=True)]
 
 
 def _beginning(stack: stacks.Stack) -> str:

@@ -97,14 +97,16 @@ def _could_be_block(operation: Any) -> bool:
     if not isinstance(operation, keras.Model):
         if type(operation).__module__.startswith(("keras.src", "keras.layers")):
             return False
-        if len(inside) < 2 and not any(len(weight.shape) > 1 for weight in _own(operation)):
+        if len(inside) < 2 and not any(map(_is_matrix, _own(operation))):
             return False
     leaves = [layer for layer in inside if not sub_layers(layer)]
-    return (
-        not leaves
-        or any(_computes(leaf) for leaf in leaves)
-        or any(len(weight.shape) > 1 for weight in _own(operation))
-    )
+    return not leaves or any(map(_computes, leaves)) or any(map(_is_matrix, _own(operation)))
+
+
+def _is_matrix(weight: Any) -> bool:
+    """Whether a weight can be multiplied with. What begins with 1 is the same for each example and is added
+    to it, as positions are."""
+    return len(weight.shape) > 1 and weight.shape[0] != 1
 
 
 def _own(layer: Any) -> Iterable[Any]:
@@ -115,7 +117,7 @@ def _own(layer: Any) -> Iterable[Any]:
 
 def _computes(leaf: Any) -> bool:
     """Whether a layer has a matrix, and is no convolution."""
-    return "Conv" not in type(leaf).__name__ and any(len(weight.shape) > 1 for weight in leaf.weights)
+    return "Conv" not in type(leaf).__name__ and any(map(_is_matrix, leaf.weights))
 
 
 # -- chains of blocks --
@@ -134,6 +136,8 @@ def _chains(level: Sequence[Call], outer: tuple[Call, ...], known: Known) -> lis
                 before, place = source
                 links[path, place][before.number].append(call)
                 given[path, place][call.number] = before
+    for key in list(links):
+        _merge(blocks, key, links[key], given[key], made)
     chains = []
     for (path, place), after in links.items():
         for call in blocks:
@@ -143,7 +147,7 @@ def _chains(level: Sequence[Call], outer: tuple[Call, ...], known: Known) -> lis
             ):
                 chain = _follow(call, path, place, after)
                 chains += _runs(chain, path, place)
-    chains.sort(key=lambda chain: (-len(chain[0]), str(chain[1]), chain[2]))
+    chains.sort(key=lambda chain: (-len(chain[0]), chain[2], str(chain[1])))  # the state is returned first
     stacks: list[Stack] = []
     used: set[int] = set()
     for members, path, place in chains:
@@ -184,6 +188,63 @@ def _source(tensor: Any, made: dict[int, Any], stop: Callable[[Call], bool]) -> 
     return None
 
 
+def _merge(
+    blocks: Sequence[Call],
+    key: tuple[Any, int],
+    after: dict[int, list[Call]],
+    given: dict[int, Call],
+    made: dict[int, tuple[Call, int]],
+) -> None:
+    """Where the stream of a key divides and its branches are merged again, links the block after them to the
+    one before them: what lies between is beside the stream."""
+    path, place = key
+    numbers = {call.number for call in blocks}
+    for call in blocks:
+        taken = dict(call.arguments).get(path)
+        if call.number in given or taken is None:
+            continue
+        merged = _merged(taken, made, numbers)
+        if len(merged) < 2 or any(found is None or found[1] != place for found in merged):
+            continue
+        lines = [_line(found[0], given) for found in merged if found]
+        common = [one for one in lines[0] if all(one in line for line in lines[1:])]
+        between = {one.number for line in lines for one in line[: line.index(common[0])]} if common else set()
+        if common and all(one.number in between for one in after[common[0].number]):
+            after[common[0].number] = [call]
+            given[call.number] = common[0]
+            for number in between:
+                after.pop(number, None)
+
+
+def _merged(
+    tensor: Any, made: dict[int, tuple[Call, int]], numbers: set[int]
+) -> set[tuple[Call, int] | None]:
+    """The blocks that a tensor is merged from, with the places of their outputs, through calls that take and
+    return tensors of one shape; None among them where it comes from elsewhere too."""
+    found: set[tuple[Call, int] | None] = set()
+    left, seen = [tensor], {id(tensor)}
+    while left:
+        tensor = left.pop()
+        call, place = made.get(id(tensor), (None, 0))
+        if call is not None and call.number in numbers:
+            found.add((call, place))
+            continue
+        taken = [one for _, one in call.arguments] if call is not None and len(call.outputs) == 1 else []
+        if {tuple(one.shape) for one in taken} != {tuple(tensor.shape)}:
+            return {None}
+        left += [one for one in taken if id(one) not in seen]
+        seen |= set(map(id, taken))
+    return found
+
+
+def _line(call: Call, given: dict[int, Call]) -> list[Call]:
+    """The call and those before it in the stream, the nearest first."""
+    line = [call]
+    while line[-1].number in given:
+        line.append(given[line[-1].number])
+    return line
+
+
 def _follow(call: Call, path: Any, place: int, after: dict[int, list[Call]]) -> list[Call]:
     """From a first block on, as long as exactly one takes what the one before returns."""
     chain = [call]
@@ -196,12 +257,36 @@ def _runs(chain: list[Call], path: Any, place: int) -> list[tuple[list[Call], An
     """The parts of a chain of at least two blocks whose hidden states are of one width; the first is given
     a state of that width too, or is of the same class as the second."""
     parts: list[list[Call]] = []
+    chain = _without_heads(chain)
     for call in takewhile(lambda call: place < len(call.outputs), chain):
         if parts and _width(parts[-1][-1].outputs[place]) == _width(call.outputs[place]):
             parts[-1].append(call)
         else:
             parts.append([call])
-    return [(kept, path, place) for part in parts if len(kept := _from_first(part, path, place)) > 1]
+    found = [_from_first(part, path, place) for part in parts]
+    return [(kept, path, place) for kept in found if len(kept) > 1 and not _one_block_attends(kept, path)]
+
+
+def _one_block_attends(pair: Sequence[Call], path: Any) -> bool:
+    """Whether two calls are the attentions of one block: the first is given the stream at more places, as
+    query and as key, the second is given another stream for its key. (In longer chains a block that is given
+    the embeddings beside the stream does so in all, and only for the first both are one.)"""
+    if len(pair) != 2:
+        return False
+    places = []
+    for call in pair:
+        stream = dict(call.arguments)[path]
+        places.append([where for where, taken in call.arguments if taken is stream])
+    return places[0] != places[1]
+
+
+def _without_heads(chain: list[Call]) -> list[Call]:
+    """Without what is wrapped up in a Sequential after the last block, a neck or a head, or before the first:
+    unless all are."""
+    import keras
+
+    blocks = [number for number, call in enumerate(chain) if not isinstance(call.operation, keras.Sequential)]
+    return chain[blocks[0] : blocks[-1] + 1] if blocks else chain
 
 
 def _from_first(part: list[Call], path: Any, place: int) -> list[Call]:
