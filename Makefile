@@ -4,8 +4,9 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help bench bench-backends bench-peers bench-freed venv-jax venv-torch quick gate baseline test test-backends \
-  test-slow mutants lint pairing calibrate readme reference reference-backends reference-peers clean
+.PHONY: help bench bench-backends bench-peers bench-freed points-all venv-jax venv-torch quick gate \
+  baseline test test-backends test-slow mutants lint pairing calibrate readme reference reference-backends reference-peers \
+  reference-points clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,6 +66,9 @@ bench-peers: $(PEERS)  ## Keras beside transformers, nnsight and TransformerLens
 bench-freed: $(BACKENDS)  ## Keras's eager run beside one that keeps nothing longer than it is needed
 	$(BIN)/hiddencost run --grid freed
 
+points-all: $(BACKENDS)  ## are the hidden states of every KerasHub backbone found, on three backends?
+	$(BIN)/hiddencost points --all-backbones
+
 GATE ?=
 gate: $(READY)  ## is anything slower or larger than reports/baseline.json? Or GATE="--against main", side by side
 	$(BIN)/hiddencost gate $(GATE)
@@ -116,6 +120,13 @@ reference-peers: $(PEERS)  ## measure reports/reference-peers anew, and README f
 	rm -rf reports/reference-peers
 	$(BIN)/hiddencost run --grid peers --out reports/reference-peers
 	$(BIN)/python -m hiddencost.readme
+
+reference-points: $(BACKENDS)  ## look for the hidden states of every model anew: reports/reference-points
+	rm -rf reports/runs/reference-points
+	$(BIN)/hiddencost points --all-backbones --out reports/runs/reference-points
+	rm -rf reports/reference-points  # only now: the package is not built without it
+	mv reports/runs/reference-points reports/reference-points
+	$(BIN)/hiddencost report reports/reference-points
 
 clean:  ## remove .venv and caches (reports stay)
 	rm -rf .venv .venv-jax .venv-torch .mypy_cache .ruff_cache .pytest_cache build dist

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import msgspec
 import pytest
 from synthetic import synthetic_run
 
@@ -374,12 +375,64 @@ def test_index_fast_in_words() -> None:
 # -- the others --
 
 
-def test_what_another_measurement_answers_is_not_measured() -> None:
-    assert [answer_of(id, []).word for id in ("index_hard", "last_layer")] == ["not measured"] * 2
-    assert sentence(answer_of("index_hard", [])) == (
-        "This run does not measure: the share of KerasHub backbones, and of hand-written graphs, whose "
-        "hidden states are found."
+def survey_of(*found: tuple[str, str, str, int, int, int]) -> Lines:
+    """(model, kind, way, stacks, right, wrong) on TensorFlow, three blocks each."""
+    return [
+        Measurement(
+            case=Case(model=model, strategy=way, points="all", layers=3),
+            metric=metric,
+            values=(float(value),),
+            block=100,
+            notes={"kind": kind},
+        )
+        for model, kind, way, *values in found
+        for metric, value in zip(("stacks", "stacks_right", "stacks_wrong"), values, strict=True)
+    ]
+
+
+def test_indices_are_hard_where_a_way_fails_for_more_than_one_in_twenty() -> None:
+    graph = [(f"m{i}", "text", "hidden_states", 1, 1, 0) for i in range(19)]
+    for last, word in ((1, "does not hold"), (0, "holds")):
+        lines = survey_of(*graph[:-1], ("image", "image", "hidden_states", 1, last, 0))
+        assert answer_of("index_hard", lines).word == word
+    wrong = survey_of(*graph[:-1], ("image", "image", "hidden_states", 0, 0, 1))
+    assert answer_of("index_hard", wrong).word == "holds"
+    rule = survey_of(
+        *graph, ("m0", "text", "listed_attribute", 2, 1, 0), ("m1", "text", "listed_attribute", 1, 1, 0)
     )
+    answer = answer_of("index_hard", rule)
+    assert answer.word == "depends"
+    assert sentence(answer) == (
+        "From the graph, without a table for each model, the hidden states of 100 % on tensorflow of "
+        "KerasHub's backbones are found whole; the attribute that lists the blocks gives those of 50.0 % on "
+        "tensorflow of the text backbones; this run does not measure: models in use found from the graph and "
+        "graphs written by hand found from the graph."
+    )
+    assert answer.facts["counted"].startswith("of 19 KerasHub backbones; one counts where every stack")
+    assert "measured in" not in answer.facts
+
+
+def test_a_model_counts_where_it_is_found_in_every_depth() -> None:
+    found = survey_of(("a", "text", "hidden_states", 1, 1, 0), ("b", "text", "hidden_states", 1, 1, 0))
+    deeper = [
+        msgspec.structs.replace(
+            m, case=m.case.with_(layers=6), values=(1.0,) if m.metric == "stacks" else (0.0,)
+        )
+        for m in found[:3]
+    ]
+    (figure,) = answer_of("index_hard", found + deeper).figures
+    assert (figure.value, figure.where) == (0.5, "on tensorflow")
+
+
+def test_a_run_that_looked_for_no_hidden_states_is_answered_from_the_shipped_survey() -> None:
+    answer = answer_of("index_hard", [])
+    assert answer.facts["measured in"] == "reports/reference-points"
+    assert answer.word == "depends"
+    assert {figure.where for figure in answer.figures} == {"on tensorflow", "on jax", "on torch"}
+
+
+def test_what_another_measurement_answers_is_not_measured() -> None:
+    assert answer_of("last_layer", []).word == "not measured"
     assert sentence(answer_of("last_layer", [])) == (
         "This run does not measure: the held-out accuracy of a linear probe for each hidden state."
     )
@@ -416,7 +469,7 @@ def test_slice_and_dice_in_words() -> None:
 def test_every_claim_has_its_own_id_and_a_sentence_where_a_run_can_answer_it() -> None:
     ids = [claim.id for claim in CLAIMS]
     assert len(set(ids)) == len(ids) == 10
-    assert set(ids) - set(SENTENCES) == {"index_hard", "last_layer"}
+    assert set(ids) - set(SENTENCES) == {"last_layer"}
     assert [answer.id for answer in answers(run_of([]))] == ids
 
 

@@ -139,6 +139,26 @@ def test_a_report_of_nothing_is_told(tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ([], "name a MODEL (see `hiddencost models`), or give --all-backbones"),
+        (["minilm", "--all-backbones"], "--all-backbones looks at every model: leave out minilm"),
+        (
+            ["--all-backbones", "--stack", "encoder"],
+            "--all-backbones looks at every model: leave out --stack encoder",
+        ),
+        (["minilm", "--out", "folder"], "--out folder: only --all-backbones writes a run folder"),
+        (
+            ["--all-backbones", "--backend", "tensorflw"],
+            "unknown backend 'tensorflw'; did you mean 'tensorflow'?",
+        ),
+    ],
+)
+def test_bad_input_to_points_is_one_line(arguments, line):
+    assert line in refused("points", *arguments)
+
+
 def test_debug_shows_where(tmp_path):
     result = call("--debug", "report", str(tmp_path))
     assert type(result.exception).__name__ == "UserError"

@@ -178,6 +178,35 @@ def test_a_device_has_processes_of_its_own_and_its_own_kind_of_memory():
     assert {job.device for job in grid.timed_jobs(overridden)} == {"gpu"}
 
 
+POINTS = """
+name = "p"
+backend = ["tensorflow", "jax"]
+[[points]]
+model = ["BertBackbone", "ViTBackbone"]
+depth = [2, 3]
+[[points]]
+model = ["BertBackbone"]
+depth = [3]
+way = ["listed_attribute"]
+backend = ["jax"]
+"""
+
+
+def test_hidden_states_are_looked_for_in_a_process_for_each_backend_way_and_depth():
+    jobs = grid.memory_jobs(grid.parse(POINTS, "g.toml"))
+    told = [(job.backend, *{(t.case.strategy, t.case.layers) for t in job.tasks}) for job in jobs]
+    assert told == [
+        ("tensorflow", ("hidden_states", 2)),
+        ("tensorflow", ("hidden_states", 3)),
+        ("jax", ("hidden_states", 2)),
+        ("jax", ("hidden_states", 3)),
+        ("jax", ("listed_attribute", 3)),
+    ]
+    assert [task.case.model for task in jobs[0].tasks] == ["BertBackbone", "ViTBackbone"]
+    assert {task.suite for job in jobs for task in job.tasks} == {"points"}
+    assert grid.timed_jobs(grid.parse(POINTS, "g.toml")) == []
+
+
 def test_planned_cases_are_unique_and_in_order():
     jobs = grid.timed_jobs(grid.parse(GOOD, "g.toml"))
     cases = grid.planned(jobs)
@@ -262,13 +291,33 @@ def test_a_wrong_grid_gives_one_clear_line(old, new, line):
             '[dataset]\nmodel=["minilm"]\nbatch=1\nlength=9\nexamples=[]',
             "[dataset] examples = []: must list numbers of at least 1",
         ),
+        (
+            '[[points]]\nmodel=["BertBackbon"]\ndepth=[3]',
+            "unknown model 'BertBackbon' in [[points]]; did you mean 'BertBackbone'?",
+        ),
+        (
+            '[[points]]\nmodel=["BertBackbone"]\ndepth=[3]\nway=["listed"]',
+            "unknown way 'listed' in [[points]]; did you mean 'listed_attribute'?",
+        ),
+        (
+            '[[points]]\nmodel=["BertBackbone"]\ndepth=[1]',
+            "[[points]] depth = [1]: at least 2 blocks, since nothing repeats in one",
+        ),
+        (
+            "[[points]]\nmodel=[]\ndepth=[3]",
+            "[[points]] model is empty: nothing would be looked for",
+        ),
+        (
+            '[[points]]\nmodel=["BertBackbone"]\ndepth=[3]\nbackend=["jax"]',
+            "[[points]] backend 'jax': not one of the grid's; one of: tensorflow",
+        ),
     ],
 )
 def test_a_wrong_suite_gives_one_clear_line(text, line):
     assert problem(f'name="s"\n{text}\n') == f"grid g.toml: {line}"
 
 
-@pytest.mark.parametrize("name", ["smoke", "default", "full", "backends"])
+@pytest.mark.parametrize("name", ["smoke", "default", "full", "backends", "points"])
 def test_the_grids_that_are_shipped_are_right(name):
     path = grid.grid_path(name)
     parsed, _ = grid.read(path)

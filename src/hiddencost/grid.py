@@ -1,8 +1,8 @@
 """TOML -> the planned cases, in a stable order. Every error of a grid is found here, before anything runs.
 
 A grid is one file: `[time]` says how precisely and how long, each `[[forward]]` and `[[memory]]` is a
-product of axes, `[lookup]`, `[growth]` and `[dataset]` are suites of one table each. Nothing here
-imports Keras: the names that exist come in as a `Catalogue`.
+product of axes, so is each `[[points]]`; `[lookup]`, `[growth]` and `[dataset]` are suites of one table
+each. Nothing here imports Keras: the names that exist come in as a `Catalogue`.
 """
 
 from __future__ import annotations
@@ -54,7 +54,10 @@ WITH_OUTPUT = ("on_request", "functional_freed")
 PREDICT_BATCHES = 4
 """Batches in the data set of a forward case in mode `predict`."""
 
-Suite = Literal["forward", "growth", "lookup", "memory", "resident", "device", "dataset"]
+FINDING = ("hidden_states", "listed_attribute", "numbered_names")
+"""Ways to find hidden states: by the graph, and by two rules that need none."""
+
+Suite = Literal["forward", "growth", "lookup", "memory", "resident", "device", "dataset", "points"]
 TIMED_SUITES: tuple[Suite, ...] = ("forward", "dataset", "lookup", "growth")
 ROTATED: tuple[Suite, ...] = ("forward", "dataset")
 """The suites whose cases are timed in rotation, together where they share a group."""
@@ -66,6 +69,7 @@ METRIC_OF_SUITE: dict[Suite, str] = {
     "memory": "peak_heap_bytes",
     "resident": "peak_rss_bytes",
     "device": "peak_device_bytes",
+    "points": "stacks_right",
 }
 """The metric whose record says that a task is done, one way or another."""
 GATED = {
@@ -165,6 +169,19 @@ class Dataset(_Table):
     seconds: float | None = None
 
 
+class Points(_Table):
+    """`[[points]]`: are the hidden states found where they are?
+
+    model: those whose blocks are known by hand (`survey`). depth: how many blocks they are made with. way:
+    names of FINDING. backend: as in [[forward]].
+    """
+
+    model: list[str]
+    depth: list[int]
+    way: list[str] = msgspec.field(default_factory=lambda: ["hidden_states"])
+    backend: list[str] | None = None
+
+
 class Grid(_Table):
     """A whole grid file. backend, device: every section is measured with each, in the modes that it has.
     together: all of them take turns, call by call, so that the times of one can be compared with another's.
@@ -181,6 +198,7 @@ class Grid(_Table):
     lookup: Lookup | None = None
     growth: Growth | None = None
     dataset: Dataset | None = None
+    points: list[Points] = []
     gate: dict[str, float] = {}
 
 
@@ -190,7 +208,7 @@ class Catalogue(msgspec.Struct, frozen=True):
     strategies: the names that a grid may list. check_backend, check_device: raise UserError for a backend
     that is not installed, a device that is not there. check_model: raises UserError for a model that is
     unknown or cannot be loaded. max_length, blocks: its longest sequence and number of blocks, None when
-    only loading it tells.
+    only loading it tells. surveyed: the models whose blocks are known by hand.
     """
 
     strategies: tuple[str, ...]
@@ -199,6 +217,7 @@ class Catalogue(msgspec.Struct, frozen=True):
     check_model: Callable[[str], None]
     max_length: Callable[[str], int | None]
     blocks: Callable[[str], int | None]
+    surveyed: tuple[str, ...]
 
 
 def anywhere(catalogue: Catalogue) -> Catalogue:
@@ -323,6 +342,7 @@ def _with_suggestion(message: str) -> str:
         "lookup": Lookup,
         "growth": Growth,
         "dataset": Dataset,
+        "points": Points,
     }
     fields = tables[place].__struct_fields__
     where = f" in [{place}]" if place else ""
@@ -331,7 +351,7 @@ def _with_suggestion(message: str) -> str:
 
 def override(grid: Grid, axes: dict[str, list[str]] | dict[str, list[int]], time: dict[str, float]) -> Grid:
     """The grid with some axes replaced in every [[forward]] and [[memory]] section, and the backends and
-    devices and some `[time]` values everywhere. Of [growth] and [dataset] only the model is replaced."""
+    devices and some `[time]` values everywhere. Of [growth], [dataset] and [[points]] only the model is."""
     raw = msgspec.to_builtins(grid)
     raw.update({name: axes[name] for name in ("backend", "device") if name in axes})
     for name, values in axes.items():
@@ -344,11 +364,16 @@ def override(grid: Grid, axes: dict[str, list[str]] | dict[str, list[int]], time
         for section in (raw["growth"], raw["dataset"]):
             if section and name == "model":
                 section["model"] = list(values)
-    for name in ("forward", "memory"):
+        for section in raw["points"]:
+            if name == "model":
+                section["model"] = list(values)
+    for name in ("forward", "memory", "points"):
         for section in raw[name]:
             if "backend" in axes and section["backend"]:
                 section["backend"] = [one for one in section["backend"] if one in axes["backend"]]
-        raw[name] = [section for section in raw[name] if section["mode"] and section["backend"] != []]
+        raw[name] = [
+            section for section in raw[name] if section.get("mode", True) and section["backend"] != []
+        ]
     raw["time"].update(time)
     if "seconds" in time:
         for section in [*raw["forward"], *filter(None, [raw["dataset"]])]:
@@ -403,13 +428,17 @@ def _problems(grid: Grid, catalogue: Catalogue) -> Iterator[str]:
     sections += [("memory", section, MEMORY_MODES) for section in grid.memory]
     for place, section, modes in sections:
         yield from _axis_problems(place, section, modes, catalogue)
+        yield from _backend_problems(place, section, grid)
         backends = section.backend or grid.backend
-        for name in backends:
-            if name not in grid.backend:
-                yield f"[[{place}]] backend '{name}': not one of the grid's{nearest(name, grid.backend)}"
         yield from _no_mode_problems(place, section.mode, backends)
         yield from _no_way_problems(place, section, backends)
     yield from _suite_problems(grid, catalogue)
+
+
+def _backend_problems(place: str, section: Forward | Memory | Points, grid: Grid) -> Iterator[str]:
+    for name in section.backend or []:
+        if name not in grid.backend:
+            yield f"[[{place}]] backend '{name}': not one of the grid's{nearest(name, grid.backend)}"
 
 
 def _axis_problems(
@@ -512,6 +541,19 @@ def _suite_problems(grid: Grid, catalogue: Catalogue) -> Iterator[str]:
         yield from _no_mode_problems("growth", growth.mode, grid.backend)
         for model in growth.model:
             yield from _model_problems("growth", model, [growth.batch], [growth.length], catalogue)
+    for section in grid.points:
+        yield from _backend_problems("points", section, grid)
+        for axis in ("model", "depth", "way"):
+            if not getattr(section, axis):
+                yield f"[[points]] {axis} is empty: nothing would be looked for"
+        for model in section.model:
+            if model not in catalogue.surveyed:
+                yield f"unknown model '{model}' in [[points]]{nearest(model, catalogue.surveyed)}"
+        for way in section.way:
+            if way not in FINDING:
+                yield f"unknown way '{way}' in [[points]]{nearest(way, FINDING)}"
+        if min(section.depth, default=2) < 2:
+            yield f"[[points]] depth = {section.depth}: at least 2 blocks, since nothing repeats in one"
     if grid.dataset:
         dataset = grid.dataset
         if not dataset.examples or min(dataset.examples) < 1:
@@ -681,6 +723,15 @@ def _memory_tasks(grid: Grid, backend: str, device: str) -> Iterator[Task]:
             yield Task(suite="memory", case=case)
 
 
+def _points_tasks(grid: Grid, backend: str, device: str) -> Iterator[Task]:
+    for section in grid.points:
+        if backend in PEERS or device != "cpu" or backend not in (section.backend or [backend]):
+            continue
+        for way, model, depth in product(section.way, section.model, section.depth):
+            case = Case(model=model, strategy=way, points="all", backend=backend, layers=depth)
+            yield Task(suite="points", case=case)
+
+
 def timed_jobs(grid: Grid) -> list[Job]:
     """One job for each block, backend and device; every block measures every timed case, in its own order.
     Each has its share of the budget."""
@@ -730,13 +781,15 @@ def only(jobs: Sequence[Job], cases: Collection[Case]) -> list[Job]:
 
 
 def memory_jobs(grid: Grid) -> list[Job]:
-    """One job for each process: all shapes of one model, strategy and mode for the heap, one case for
-    the resident set."""
+    """One job for each process that takes no times: all shapes of one model, strategy and mode for the heap,
+    one case for the resident set, all models of one depth and way where hidden states are looked for."""
     groups: dict[tuple[object, ...], list[Task]] = {}
     found = (
         task
         for backend, device in _grounds(grid)
-        for task in _on(device, _memory_tasks(grid, backend, device))
+        for task in _on(
+            device, [*_memory_tasks(grid, backend, device), *_points_tasks(grid, backend, device)]
+        )
     )
     for task in found:
         case = task.case
@@ -752,6 +805,8 @@ def memory_jobs(grid: Grid) -> list[Job]:
         )
         if task.suite == "resident":
             key = (task.suite, case)
+        if task.suite == "points":
+            key = (task.suite, case.backend, case.strategy, case.layers)
         groups.setdefault(key, []).append(task)
     return [
         Job(

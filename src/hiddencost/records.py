@@ -26,6 +26,8 @@ OUTPUT = "output"
 
 OVER_BUDGET = "over_budget"
 """A note that marks a case as left out of all blocks for want of time."""
+KIND = "kind"
+"""A note of what kind a model is that was looked into: of `survey.KINDS`."""
 ROUNDS_WANTED = "rounds_wanted"
 """A note on `seconds` that time ended before the wanted precision: the rounds which that would take."""
 
@@ -39,7 +41,8 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     points: `last`, `middle`, `last_four`, `all`, a comma-joined list of names, or `output` (see OUTPUT).
     reduction: `none`, or `mean` (over tokens, inside the model).
-    layers, position: only for lookups: the model's number of layers and the position looked up.
+    layers, position: only for lookups: the model's number of layers and the position looked up. Where hidden
+    states are looked for, layers is the number of blocks in each stack, and strategy how they are found.
     examples: only for `predict`: the number of examples in the data set.
     """
 
@@ -227,6 +230,13 @@ METRICS = (
     Metric("output_bytes", "B", "bytes of everything that the call returned"),
     Metric("payload_bytes", "B", "bytes of the hidden states asked for, from their shapes"),
     Metric("weights_bytes", "B", "bytes of the model's own weights"),
+    Metric("stacks", "", "stacks of blocks that the model has, as written down by hand"),
+    Metric("stacks_right", "", "those of them that are found whole, in order and with bit-equal values"),
+    Metric("stacks_wrong", "", "what else is taken for a stack"),
+    Metric("resolve_seconds", "s", "finding the hidden states, once"),
+    Metric("states_difference", "", "largest difference to what the blocks returned in an untouched pass"),
+    Metric("control_difference", "", "smallest one of the hidden states that are one block off"),
+    Metric("outputs_difference", "", "largest one of the model's own outputs, by a freed run of its graph"),
     Metric("max_abs_difference", "", "difference to the layer-by-layer values, of max(1, the largest)"),
 )
 

@@ -35,6 +35,7 @@ from hiddencost import (
     rotation,
     store,
     strategies,
+    survey,
 )
 from hiddencost.doing import START_ANEW, Doing, end_with
 from hiddencost.errors import UserError
@@ -54,6 +55,7 @@ CATALOGUE = Catalogue(
     check_model=models.check,
     max_length=models.max_length,
     blocks=models.blocks,
+    surveyed=tuple(survey.SURVEYED),
 )
 
 
@@ -145,6 +147,12 @@ class Measured:
             # full one would not be what the next case has.
             if record.state == "out_of_memory" and record.case.device == "gpu" and self._process:
                 os._exit(START_ANEW)
+
+    def keep_of(self, task: Task, record: Measurement) -> None:
+        """Keeps a measurement of a process that takes no times: it may have several jobs, and the block is
+        that of the task's own."""
+        block = next(job.block for job in self.jobs if task in job.tasks)
+        self.keep(msgspec.structs.replace(record, block=block))
 
     def timed(self, task: Task, selected: Callable[[], Iterable[Task]]) -> Measurement:
         """The times of a task's case; its whole group is measured at the first request, and so are all
@@ -277,7 +285,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     def order(item: pytest.Item) -> tuple[int, int]:
         task = _task(item)
-        if task is None or task.suite in ("memory", "resident", "device"):
+        if task is None or task.suite in ("memory", "resident", "device", "points"):
             return 2, 0
         if jobs[0].block == 0 and task.case.group not in needed:
             return 1, 0
@@ -301,9 +309,10 @@ def pytest_benchmark_generate_machine_info(config: pytest.Config) -> dict[str, A
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
-    """Growth is measured in its tests: what they are at is told, an error is a record."""
+    """Growth is measured in its tests, and so is what is found: what they are at is told, an error is a
+    record."""
     task = _task(item)
-    if task is None or task.suite != "growth":
+    if task is None or task.suite not in ("growth", "points"):
         return (yield)
     measured = item.config.stash[MEASURED]
     measured.tell(task.case)
@@ -312,7 +321,7 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
             return (yield)
     except Exception as error:
         metric, state = METRIC_OF_SUITE[task.suite], measure.state_of(error)
-        measured.keep(measured.process.failure(task.case, metric, state, measure.told(error)))
+        measured.keep_of(task, measured.process.failure(task.case, metric, state, measure.told(error)))
         raise
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from hiddencost.claims.evidence import settle, sound
 from hiddencost.claims.finding_layers import index_fast, index_in_advance, name_scan
+from hiddencost.claims.finding_states import index_hard
 from hiddencost.claims.returning import always_return, on_request, payload, references, slice_and_dice
 from hiddencost.claims.sentences import sentence
 from hiddencost.records import Answer, Run
@@ -37,14 +38,6 @@ def answers(run: Run) -> list[Answer]:
     """The answers to CLAIMS, in their order."""
     table = Table(sound(run))
     return [claim.answer(table) for claim in CLAIMS]
-
-
-def index_hard(table: Table) -> Answer:
-    """Indices are hard to compute for an arbitrary model: answered by looking at many models, not here."""
-    return settle(
-        "index_hard",
-        {"the share of KerasHub backbones, and of hand-written graphs, whose hidden states are found": []},
-    )
 
 
 def last_layer(table: Table) -> Answer:

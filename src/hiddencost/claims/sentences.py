@@ -45,6 +45,15 @@ SENTENCES: dict[str, tuple[str, ...]] = {
         "it takes {time of index / dict} times as long as one in a dict",
         "each further layer of the model adds {growth with each layer}",
     ),
+    "index_hard": (
+        "from the graph, without a table for each model, the hidden states of {KerasHub backbones found from "
+        "the graph} of KerasHub's backbones are found whole",
+        "as a task, quantized, adapted, cloned or reloaded {models in use found from the graph}",
+        "of graphs written by hand {graphs written by hand found from the graph}",
+        "the attribute that lists the blocks gives those of {KerasHub text backbones found by a listed "
+        "attribute} of the text backbones",
+        "their numbered names {KerasHub text backbones found by numbered names}",
+    ),
     "slice_and_dice": (
         "a sub-model that ends at the middle multiplies the time of the plain forward pass by {time}",
         "it multiplies the peak heap by {peak heap}",

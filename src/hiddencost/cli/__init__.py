@@ -314,11 +314,39 @@ def models() -> None:
 
 
 @main.command()
-@click.argument("model")
+@click.argument("model", required=False)
 @click.option("--stack", help="Only this stack, where the model has several.")
-@click.option("--backend", default="tensorflow", show_default=True, help="tensorflow, jax or torch")
-def points(model: str, stack: str | None, backend: str) -> None:
+@click.option(
+    "--all-backbones",
+    is_flag=True,
+    help="Instead: are those of every KerasHub backbone, of models in use and of handwritten graphs found? "
+    "The same as `run --grid points`.",
+)
+@click.option("--out", type=click.Path(path_type=Path), help="Run folder of --all-backbones.")
+@click.option("--backend", help="tensorflow, jax or torch  [default: tensorflow; --all-backbones: all three]")
+@click.pass_context
+def points(
+    context: click.Context,
+    model: str | None,
+    stack: str | None,
+    all_backbones: bool,
+    out: Path | None,
+    backend: str | None,
+) -> None:
     """List the hidden states of MODEL, with the layer that makes each (see `hiddencost models`)."""
+    if all_backbones:
+        if model or stack:
+            raise UserError(f"--all-backbones looks at every model: leave out {model or f'--stack {stack}'}")
+        context.invoke(run, grid_name="points", out=out, backend=backend.split(",") if backend else None)
+        return
+    if model is None:
+        raise UserError("name a MODEL (see `hiddencost models`), or give --all-backbones")
+    if out:
+        raise UserError(f"--out {out}: only --all-backbones writes a run folder")
+    _list_points(model, stack, backend or "tensorflow")
+
+
+def _list_points(model: str, stack: str | None, backend: str) -> None:
     from hiddencost import backends, models
     from hiddencost.points import all_stacks, hidden_states
 

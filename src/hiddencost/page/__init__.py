@@ -16,6 +16,7 @@ from hiddencost.claims.evidence import at
 from hiddencost.formatting import NONE, aligned, quantity
 from hiddencost.page.circumstances import environments, not_measured, opening, unmeasured
 from hiddencost.page.costs import growth, one_off
+from hiddencost.page.found import found
 from hiddencost.page.grids import Grid, Section
 from hiddencost.page.tables import data_sets, lookups, memory, times, twins
 from hiddencost.page.together import together
@@ -149,6 +150,7 @@ def sections(table: Table, run: Run) -> list[Section]:
         growth(table),
         memory(table),
         lookups(table),
+        found(table),
         not_measured(run),
         environments(run),
     ]

@@ -8,10 +8,13 @@ from statistics import median
 from hiddencost.claims.evidence import in_order
 from hiddencost.formatting import listed, quantity
 from hiddencost.page.grids import Grid, Section, scene
-from hiddencost.records import REFERENCE, ROUNDS_WANTED, Case, Run
+from hiddencost.records import KIND, REFERENCE, ROUNDS_WANTED, Case, Run
 
 NOT_MODELS = ("lookup", "import")
 """Values of `Case.model` that name a suite instead of a model."""
+
+MOST_NAMED = 20
+"""As many models a run's first line names."""
 
 
 def opening(run: Run) -> list[tuple[str, str]]:
@@ -24,8 +27,10 @@ def opening(run: Run) -> list[tuple[str, str]]:
     ending = (
         f"{run.ending.how}, {run.ending.seconds:,.0f} s" if run.ending else "no ending: killed, or not over"
     )
+    models = sorted({case.model for case in cases})
+    named = listed(models) or "no models"
     return [
-        ("models", listed(sorted({case.model for case in cases})) or "no models"),
+        ("models", named if len(models) <= MOST_NAMED else f"{len(models)} models"),
         ("backend", listed(backends) or "no backend"),
         ("machine", machine(run)),
         ("when", f"{header.started} ({ending})"),
@@ -58,7 +63,7 @@ def not_measured(run: Run) -> Section:
         if m.state != "ok":
             groups[m.state.replace("_", " "), m.reason or "no reason was recorded"][str(m.case)] = None
         for name, text in m.notes.items() if m.state == "ok" else ():
-            if name != ROUNDS_WANTED:
+            if name not in (ROUNDS_WANTED, KIND):
                 groups[f"note: {name}", text][str(m.case)] = None
     for case in unmeasured(run):
         groups["no measurement", "planned, and nothing was recorded"][str(case)] = None
