@@ -23,6 +23,7 @@ ORDER = (
     "page",
     "readme",
     "graph",
+    "own",
     "models",
     "stacks",
     "points",

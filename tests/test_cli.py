@@ -34,7 +34,7 @@ def refused(*arguments):
         (
             ["--model", "minlm"],
             "unknown model 'minlm'; did you mean 'minilm'? "
-            "(any KerasHub preset or folder: preset:NAME_OR_FOLDER)",
+            "(any KerasHub preset or folder: preset:NAME_OR_FOLDER; your own: package.module:function)",
         ),
         (
             ["--strategy", "always"],

@@ -227,7 +227,7 @@ def test_planned_cases_are_unique_and_in_order():
             '"minilm"',
             '"minilmm"',
             "unknown model 'minilmm'; did you mean 'minilm'? "
-            "(any KerasHub preset or folder: preset:NAME_OR_FOLDER)",
+            "(any KerasHub preset or folder: preset:NAME_OR_FOLDER; your own: package.module:function)",
         ),
         (
             '"on_request"',

@@ -243,6 +243,20 @@ def test_the_last_screen_has_a_sentence_for_each_question() -> None:
     assert not any("\n" in line for line in summary_lines(synthetic_run()))
 
 
+def test_the_last_screen_says_why_cases_failed_each_reason_once() -> None:
+    failed = [
+        Measurement(case=case(name, "all"), metric="seconds", state="crashed", reason=f"a line\nof {what}")
+        for name, what in [("one", "theirs"), ("two", "theirs"), *((str(i), str(i)) for i in range(9))]
+    ]
+    lines = summary_lines(run_of(failed))
+    assert lines[-7:] == [
+        "cases that failed: 11 (the report says which, and why)",
+        "  crashed: a line of theirs",
+        *(f"  crashed: a line of {number}" for number in range(4)),
+        "  ...",
+    ]
+
+
 def test_the_page_is_imported_without_anything_heavy() -> None:
     heavy = ["keras", "tensorflow", "jax", "torch", "matplotlib", "pandas", "jinja2", "scipy.stats"]
     code = f"import sys, hiddencost.page; print([name for name in {heavy!r} if name in sys.modules])"

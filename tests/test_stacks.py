@@ -18,7 +18,7 @@ SURVEYED = [
 # T5 itself tells at each call that masks end at its layers; the others are Keras's own too.
 @pytest.mark.filterwarnings("ignore:.*with a mask attached to it", "ignore:.*looks like it has unbuilt state")
 @pytest.mark.filterwarnings("ignore:The 'rwkv_ops' package is not installed", "ignore:Layer .* `quantize`")
-@pytest.mark.filterwarnings("ignore:__array__ implementation")
+@pytest.mark.filterwarnings("ignore:__array__ implementation", "ignore:You are using a softmax")
 @pytest.mark.parametrize("name", SURVEYED)
 def test_every_stack_is_found_whole_with_the_values_of_an_untouched_pass(process, name):
     found = survey.metrics(name, "hidden_states", 3)
@@ -29,7 +29,7 @@ def test_every_stack_is_found_whole_with_the_values_of_an_untouched_pass(process
 
 
 def test_the_two_attentions_of_a_block_are_no_stack(process):
-    """BLIP-2's query transformer: with two blocks, what holds a pair and what is one cannot be told by number."""
+    """BLIP-2: of two blocks with two attentions each, neither number tells which is which."""
     found = survey.metrics("BLIP2Backbone", "hidden_states", 2)
     assert (found["stacks"], found["stacks_right"], found["stacks_wrong"]) == (3, 3, 0)
 

@@ -205,13 +205,15 @@ class Grid(_Table):
 class Catalogue(msgspec.Struct, frozen=True):
     """What exists, told by the measuring half without importing Keras.
 
-    strategies: the names that a grid may list. check_backend, check_device: raise UserError for a backend
-    that is not installed, a device that is not there. check_model: raises UserError for a model that is
+    strategies: the names that a grid may list. check_strategy: raises UserError for one of one's own that is
+    not there. check_backend, check_device: raise UserError for a backend that is not installed, a device that
+    is not there. check_model: raises UserError for a model that is
     unknown or cannot be loaded. max_length, blocks: its longest sequence and number of blocks, None when
     only loading it tells. surveyed: the models whose blocks are known by hand.
     """
 
     strategies: tuple[str, ...]
+    check_strategy: Callable[[str], None]
     check_backend: Callable[[str], None]
     check_device: Callable[[str], None]
     check_model: Callable[[str], None]
@@ -449,7 +451,9 @@ def _axis_problems(
         if needed and not getattr(section, axis):
             yield f"[[{place}]] {axis} is empty: nothing would be measured"
     for name in section.strategy:
-        if name not in catalogue.strategies:
+        if ":" in name:
+            catalogue.check_strategy(name)
+        elif name not in catalogue.strategies:
             yield f"unknown strategy '{name}' in [[{place}]]{nearest(name, catalogue.strategies)}"
     for name in section.mode:
         if name not in modes:

@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from hiddencost import backends, peers, strategies
+from hiddencost import backends, own, peers, strategies
 from hiddencost.errors import UserError
 from hiddencost.graph import flat_inputs
 from hiddencost.grid import SAME_WEIGHTS, Fault, Meeting, Time
-from hiddencost.models import LoadedModel, find
+from hiddencost.models import LoadedModel, stack_of
 from hiddencost.plan import Plan, Wanted
 from hiddencost.points import HiddenStates, Point, hidden_states
 from hiddencost.records import OUTPUT, Case, Measurement, State
@@ -51,7 +51,9 @@ Loaded = LoadedModel | peers.LoadedPeer
 
 def _of_keras(case: Case) -> tuple[LoadedModel, HiddenStates]:
     loaded = LoadedModel(case.model, case.dtype)
-    return loaded, HiddenStates([]) if find(case.model).blocks == 0 else hidden_states(loaded.model)
+    if loaded.spec.blocks == 0:
+        return loaded, HiddenStates([])
+    return loaded, hidden_states(loaded.model, stack_of(case.model))
 
 
 class Process:
@@ -174,8 +176,10 @@ def state_of(error: Exception) -> State:
 
 
 def told(error: Exception) -> str:
-    """An exception as the reason of a record."""
-    return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"[:500]
+    """An exception as the reason of a record; where it was raised, if in code of one's own."""
+    where = own.frames(error)
+    text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"[:500]
+    return f"in your code, {where}: {text}" if where else text
 
 
 def payload_bytes(case: Case, every: HiddenStates) -> int:

@@ -189,7 +189,7 @@ def _warm(case: Case) -> Case:
     small = case.mode in ("eager", "eager_grad") and not backends.current().compiles_operations
     if not small:
         return case
-    return case.with_(batch=1, length=case.length if find(case.model).image else 8)
+    return case.with_(batch=1, length=8 if find(case.model).reads_text else case.length)
 
 
 def _prepared(case: Case, warm: Case) -> tuple[Callable[[], Any], backends.Compiled, tuple[Any, ...]]:

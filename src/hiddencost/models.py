@@ -1,6 +1,8 @@
 """MODELS: name -> a loaded model and its inputs.
 
-Add a model: a line in MODELS. Any KerasHub preset or local preset folder runs as `preset:NAME_OR_FOLDER`.
+Add a model: a line in MODELS. Any KerasHub preset or local preset folder runs as `preset:NAME_OR_FOLDER`, and
+what a function of one's own returns as `package.module:function`: a model, or a model and its inputs. Of a
+model with several stacks of blocks, `NAME#STACK` names one.
 Keras is imported when a model is loaded, not when this file is.
 """
 
@@ -16,8 +18,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from hiddencost import own
 from hiddencost.errors import UserError, nearest
-from hiddencost.graph import input_names
+from hiddencost.graph import calls, graph_of, input_names, runs_its_graph, sub_layers
 
 PRESET = "preset:"
 SPELLINGS = (PRESET, "keras_hub:", "keras_nlp:")
@@ -29,9 +32,9 @@ VOCABULARY = 30522
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A model that can be named. load: dtype policy -> the Keras model, weights in it. tokenizer: the folder
-    or preset whose tokenizer makes the inputs. vocabulary: token ids are folded into this size. image: takes
-    random images instead, of as many pixels a side as the case's length."""
+    """A model that can be named. load: dtype policy -> the Keras model, weights in it, or that and its
+    inputs (see `given_inputs`). tokenizer: the folder or preset whose tokenizer makes the inputs; without one
+    they are random. vocabulary: token ids are folded into this size."""
 
     name: str
     summary: str
@@ -40,7 +43,11 @@ class ModelSpec:
     load: Callable[[str], Any]
     tokenizer: Callable[[], str] = lambda: ""
     vocabulary: int | None = None
-    image: bool = False
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether its inputs are made from text."""
+        return bool(self.tokenizer())
 
 
 def sentences() -> list[str]:
@@ -66,7 +73,7 @@ def _backbone(preset: str, dtype: str, **changes: Any) -> Any:
     return keras_hub.models.Backbone.from_preset(preset, dtype=dtype, **changes)
 
 
-def _random(backbone: str, **sizes: int) -> Callable[[str], Any]:
+def _random(backbone: str, **sizes: Any) -> Callable[[str], Any]:
     """A KerasHub backbone, by its class, of these sizes with random weights, the same ones each time."""
 
     def load(dtype: str) -> Any:
@@ -109,19 +116,26 @@ def _random_decoder(
 def _application(name: str) -> Callable[[str], Any]:
     """A model of keras.applications with random weights."""
 
-    def load(dtype: str) -> Any:
+    def make() -> Any:
         import keras
 
-        keras.utils.set_random_seed(358)
-        before = keras.config.dtype_policy()
-        keras.config.set_dtype_policy(dtype)
-        try:
-            images = keras.Input((224, 224, 3), name="images")  # else Keras asks for another name
-            return getattr(keras.applications, name)(weights=None, input_tensor=images)
-        finally:
-            keras.config.set_dtype_policy(before)
+        images = keras.Input((224, 224, 3), name="images")  # else Keras asks for another name
+        return getattr(keras.applications, name)(weights=None, input_tensor=images)
 
-    return load
+    return lambda dtype: _in_policy(dtype, make)
+
+
+def _in_policy(dtype: str, make: Callable[[], Any]) -> Any:
+    """What `make` makes where this dtype policy is the global one, its random numbers the same each time."""
+    import keras
+
+    keras.utils.set_random_seed(358)
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(dtype)
+    try:
+        return make()
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 def _minilm_preset() -> str:
@@ -195,6 +209,51 @@ MODELS = (
         _minilm_preset,
         vocabulary=1000,
     ),
+    ModelSpec(
+        "gpt2_small",
+        "GPT-2 small, random weights, BERT's vocabulary: 12 blocks, 768 wide",
+        12,
+        1024,
+        _random(
+            "GPT2Backbone",
+            vocabulary_size=VOCABULARY,
+            num_layers=12,
+            num_heads=12,
+            hidden_dim=768,
+            intermediate_dim=3072,
+        ),
+        _minilm_preset,
+    ),
+    ModelSpec(
+        "t5_small",
+        "T5 small, random weights: 6 blocks in encoder and decoder, 512 wide (t5_small#encoder, #decoder)",
+        6,
+        None,
+        _random(
+            "T5Backbone",
+            vocabulary_size=32128,
+            num_layers=6,
+            num_heads=8,
+            hidden_dim=512,
+            intermediate_dim=2048,
+            use_gated_activation=False,
+        ),
+    ),
+    ModelSpec(
+        "vit_small",
+        "ViT small, random weights: 12 blocks inside one layer, 384 wide, 224 pixels",
+        12,
+        None,
+        _random(
+            "ViTBackbone",
+            image_shape=(224, 224, 3),
+            patch_size=16,
+            num_layers=12,
+            num_heads=6,
+            hidden_dim=384,
+            mlp_dim=1536,
+        ),
+    ),
     # For `functional_freed`, which helps where no hidden state is asked for: convolutional models have none.
     *(
         ModelSpec(
@@ -203,16 +262,21 @@ MODELS = (
             0,
             None,
             _application(name),
-            image=True,
         )
         for name in ("ResNet152V2", "EfficientNetB0", "MobileNetV2", "VGG16")
     ),
 )
 
 
+def stack_of(name: str) -> str | None:
+    """The stack of blocks that a model's name ends with, after a `#`; None where it names none."""
+    return name.partition("#")[2] or None
+
+
 @cache
 def find(name: str) -> ModelSpec:
     """The spec of a name. Raises UserError with the nearest right name."""
+    name = name.partition("#")[0]
     for spec in MODELS:
         if spec.name == name:
             return spec
@@ -228,10 +292,12 @@ def find(name: str) -> ModelSpec:
             lambda dtype: _backbone(preset, dtype),
             lambda: preset,
         )
+    if own.is_own(name):
+        return ModelSpec(name, "of one's own", None, None, lambda dtype: _in_policy(dtype, own.load(name)))
     names = [spec.name for spec in MODELS]
     raise UserError(
         f"unknown model '{name}'{nearest(name, names)} "
-        f"(any KerasHub preset or folder: {PRESET}NAME_OR_FOLDER)"
+        f"(any KerasHub preset or folder: {PRESET}NAME_OR_FOLDER; your own: package.module:function)"
     )
 
 
@@ -239,8 +305,10 @@ def check(name: str) -> None:
     """Raises UserError when the model cannot be loaded, as far as files tell without importing Keras."""
     spec = find(name)
     folder = Path(spec.tokenizer())
-    if name.startswith(SPELLINGS) and _looks_local(name):
+    if name.startswith(SPELLINGS) and _looks_local(spec.name):
         _check_folder(folder)
+    if own.is_own(spec.name):
+        own.check(spec.name)
 
 
 def _looks_local(name: str) -> bool:
@@ -361,8 +429,11 @@ class LoadedModel:
 
     def __init__(self, name: str, dtype: str = "float32") -> None:
         self.name = name
-        self.model = find(name).load(dtype)
-        self.text = Text(find(name))
+        self.spec = find(name)
+        loaded = self.spec.load(dtype)
+        model, self._given = loaded if isinstance(loaded, tuple) else (loaded, None)
+        self.model = _taking_names(model)
+        self.text = Text(self.spec)
 
     @property
     def weights_bytes(self) -> int:
@@ -374,11 +445,10 @@ class LoadedModel:
     def inputs(self, rows: int, length: int) -> dict[str, Any]:
         """NumPy inputs of `rows` rows by the names that the model gives them. Raises UserError."""
         wanted = input_names(self.model)
-        if find(self.name).image:
-            import numpy as np
-
-            shape = (rows, length, length, 3)
-            return {name: np.random.default_rng(358).random(shape, dtype="float32") for name in wanted}
+        if self._given is not None:
+            return given_inputs(self.model, self._given, rows, length)
+        if not self.spec.reads_text:
+            return random_inputs(self.model, rows, lambda tensor: length)
         known = self.text.packed(rows, length)
         unknown = [name for name in wanted if name not in known]
         if unknown:
@@ -386,3 +456,70 @@ class LoadedModel:
                 f"model '{self.name}' takes inputs {wanted}: only {sorted(known)} can be made from text"
             )
         return {name: known[name] for name in wanted}
+
+
+def _taking_names(model: Any) -> Any:
+    """The model, or where it was made of one bare input the same graph made of a list: of a dict, which all
+    models here are given, Keras warns then. Raises UserError for what is no functional model."""
+    import keras
+
+    graph = graph_of(model)
+    if not runs_its_graph(model) or isinstance(graph.input, (dict, list, tuple)):
+        return model
+    named = keras.Model(graph.inputs, graph.output, name=model.name)
+    named.dtype_policy = model.dtype_policy
+    return named
+
+
+def random_inputs(model: Any, rows: int, length: Callable[[Any], int]) -> dict[str, Any]:
+    """NumPy inputs of the shapes and types that a model states, by name, the same each time: numbers within
+    an embedding's vocabulary, masks of ones, else normal ones. length: of a symbolic input, for each size
+    that it leaves open."""
+    import numpy as np
+
+    random = np.random.default_rng(358)
+    found = {}
+    for name, tensor in zip(input_names(model), graph_of(model).inputs, strict=True):
+        shape = (rows, *(size or length(tensor) for size in tensor.shape[1:]))
+        if "mask" in name:
+            found[name] = np.ones(shape, tensor.dtype)
+        elif (size := _vocabulary(model, tensor)) or "int" in tensor.dtype:
+            found[name] = random.integers(0, size or 2, shape).astype(tensor.dtype)
+        else:
+            found[name] = random.standard_normal(shape).astype(tensor.dtype)
+    return found
+
+
+def _vocabulary(model: Any, tensor: Any) -> int | None:
+    """The smallest number of vectors of the embeddings in the layers that take an input; None without any."""
+    import keras
+
+    takers = [call.operation for call in calls(model) if any(taken is tensor for _, taken in call.arguments)]
+    layers = [layer for taker in takers for layer in (taker, *sub_layers(taker))]
+    return min((one.input_dim for one in layers if isinstance(one, keras.layers.Embedding)), default=None)
+
+
+def given_inputs(model: Any, given: Any, rows: int, length: int) -> dict[str, Any]:
+    """The inputs that came with a model of one's own, as NumPy arrays by the names of its input layers: a
+    function (rows, length) -> inputs, or an array or a dict of arrays, whose rows are repeated to as many as
+    are wanted and whose open sizes are cut to the length. Raises UserError where they do not fit."""
+    import keras
+    import numpy as np
+
+    wanted = input_names(model)
+    structure = given(rows, length) if callable(given) else given
+    if not isinstance(structure, dict):
+        flat = keras.tree.flatten(structure)
+        structure = dict(zip(wanted, flat, strict=True)) if len(flat) == len(wanted) else {}
+    if set(structure) != set(wanted):
+        raise UserError(f"model '{model.name}' takes inputs {wanted}, and came with {sorted(structure)}")
+    found = {}
+    for name, tensor in zip(wanted, graph_of(model).inputs, strict=True):
+        array = np.asarray(structure[name])
+        shape = [rows, *(size or length for size in tensor.shape[1:])]
+        short = array.ndim != len(shape) or not len(array)
+        if short or any(have < want for have, want in zip(array.shape[1:], shape[1:], strict=True)):
+            raise UserError(f"input '{name}' came with shape {array.shape}: {tuple(shape)} was asked for")
+        array = array[(slice(None), *map(slice, shape[1:]))]
+        found[name] = array[np.arange(rows) % len(array)]
+    return found

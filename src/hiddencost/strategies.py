@@ -4,7 +4,9 @@
     states = extraction.states(extraction(inputs))
 
 A strategy is a function `(model, points, wanted) -> Extraction`: `points` are all hidden states of the
-model, `wanted` those asked for. Add one: write the function, add a line to STRATEGIES at the end.
+model, `wanted` those asked for. Add one: write the function, add a line to STRATEGIES at the end. One that
+lies elsewhere runs as `package.module:function`; it may as well return a Keras model, or a plain function of
+inputs, that gives the hidden states alone.
 Keras is imported when a strategy is built, not when this file is.
 """
 
@@ -14,7 +16,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from hiddencost import own
 from hiddencost.chain import Step, start, steps_to
+from hiddencost.errors import UserError
 from hiddencost.grid import COMPILED_MODES
 from hiddencost.points import Point
 from hiddencost.records import OUTPUT, REFERENCE, TWIN, Case
@@ -216,6 +220,27 @@ def _per_call_skipped(case: Case) -> str:
     )
 
 
+def _own(name: str) -> Callable[[Any, Sequence[Point], Sequence[Point]], Extraction]:
+    """The function of that name, whatever it returns made into an Extraction. Raises UserError."""
+
+    def build(model: Any, points: Sequence[Point], wanted: Sequence[Point]) -> Extraction:
+        import keras
+
+        found = own.load(name)(model, points, wanted)
+        if isinstance(found, Extraction):
+            return found
+        if isinstance(found, keras.Model):
+            return _of_model(found)
+        if callable(found):
+            return Extraction(found)
+        kind = type(found).__name__
+        raise UserError(
+            f"'{name}' returned {kind}: a strategy returns a keras.Model, or a function of inputs"
+        )
+
+    return build
+
+
 def _on_request_skipped(case: Case) -> str:
     return "predict passes no arguments to call" if case.mode == "predict" and case.points != OUTPUT else ""
 
@@ -248,4 +273,6 @@ STRATEGIES = (
 
 def find(name: str, known: Sequence[Strategy] = ()) -> Strategy:
     """The strategy of a name that the grid has checked: of those known, by default Keras's."""
+    if own.is_own(name):
+        return Strategy(name, "of one's own", _own(name))
     return next(strategy for strategy in known or STRATEGIES if strategy.name == name)

@@ -131,6 +131,8 @@ class Compiled:
 def compile_(extraction: Extraction, mode: str, model: Any) -> Compiled:
     """The extraction in one of the backend's modes, or `predict`."""
     if mode == "predict":
+        if extraction.model is None:
+            raise UserError("predict needs a Keras model, and this way is a function")
         return Compiled(lambda data: current().predict(extraction.model, data), "eager", model)
     if mode == "train":
         return gradients(lambda inputs: loss_values(extraction, extraction(inputs)), model)

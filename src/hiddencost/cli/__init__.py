@@ -310,7 +310,11 @@ def models() -> None:
     from hiddencost.models import MODELS, PRESET
 
     _table([(spec.name, spec.summary) for spec in MODELS])
-    click.echo(f"\nAny KerasHub preset or local preset folder: {PRESET}NAME_OR_FOLDER")
+    click.echo(
+        f"\nAny KerasHub preset or local preset folder: {PRESET}NAME_OR_FOLDER\n"
+        "Your own: package.module:function, which returns a model, or a model and its inputs\n"
+        "One stack of a model that has several: MODEL#STACK (see `hiddencost points MODEL`)"
+    )
 
 
 @main.command()
@@ -355,6 +359,7 @@ def _list_points(model: str, stack: str | None, backend: str) -> None:
     with silent():
         backends.start(backend, 1)
     loaded = models.LoadedModel(model).model
+    stack = stack or models.stack_of(model)
     found = all_stacks(loaded)
     if stack is not None or not found:  # the right words for a wrong name, and for a model without any
         found = {stack or "": hidden_states(loaded, stack)}
@@ -375,6 +380,7 @@ def strategies() -> None:
     from hiddencost.strategies import STRATEGIES
 
     _table([(strategy.name, strategy.summary) for strategy in STRATEGIES])
+    click.echo("\nYour own: package.module:function, with the signature of these (model, points, wanted)")
     for name, peer in PEERS.items():
         click.echo(f"\nOf {name}, with --backend {name}:")
         _table([(strategy.name, strategy.summary) for strategy in peer.ways])

@@ -57,6 +57,8 @@ def extract(
     models.check(model)
     if not source.is_file():
         raise UserError(f"--input {source}: is no file")
+    if not models.find(model).reads_text:
+        raise UserError(f"--model {model}: has no tokenizer that a text could be read with; take a preset")
     longest = models.max_length(model)
     if batch < 1 or part_bytes < 1:
         raise UserError("--batch and --part-bytes: at least 1")
@@ -72,7 +74,9 @@ def extract(
             f"{loaded.text.around + 1} to {longest}" if longest else f"at least {loaded.text.around + 1}"
         )
         raise UserError(f"--max-length {max_length}: {model} takes {allowed} tokens")
-    reader = extractor(loaded.model, points, stack=stack, reduce=reduce, dtype=dtype, mode=mode)
+    reader = extractor(
+        loaded.model, points, stack=stack or models.stack_of(model), reduce=reduce, dtype=dtype, mode=mode
+    )
     settings = Settings(
         model=model, stack=stack, points=points, reduce=reduce, dtype=dtype, max_length=length,
         part_bytes=part_bytes, source=source.name, source_bytes=source.stat().st_size, hiddencost=__version__,

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["markdown", "opening", "questions", "summary_lines", "template", "together_lines", "write_report"]
 
 TEMPLATES = Path(__file__).parent.parent / "templates"
+MOST_REASONS = 5
+"""Of why cases failed, as many stand in the terminal."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,9 @@ def summary_lines(run: Run) -> list[str]:
     facts = dict(opening(run))
     head = [f"{facts['models']}, {facts['backend']}, {facts['blocks']}"]
     told = [f"{answer.id}: {answer.word}. {sentence(answer, short=True)}" for answer in answers(run)]
-    failed = {m.case for m in run.measurements if m.state not in ("ok", "skipped")}
+    bad = [m for m in run.measurements if m.state not in ("ok", "skipped")]
+    failed = {m.case for m in bad}
+    reasons = list(dict.fromkeys(f"  {m.state}: {' '.join(m.reason.split())}"[:250] for m in bad))
     absent = unmeasured(run)
     problems = [
         text
@@ -108,6 +112,8 @@ def summary_lines(run: Run) -> list[str]:
         )
         if count
     ]
+    if reasons:
+        problems[1:1] = [*reasons[:MOST_REASONS], *["  ..."] * (len(reasons) > MOST_REASONS)]
     return [*head, *told, *problems]
 
 

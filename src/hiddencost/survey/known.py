@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from hiddencost import backends
+from hiddencost import backends, models
 from hiddencost.graph import graph_of
 
 Blocks = Callable[[Any], Mapping[str, Sequence[Any]]]
@@ -93,20 +93,13 @@ def shaken(model: Any) -> None:
 
 def inputs_of(model: Any, batch: int = 2, length: int = 8) -> Any:
     """Random inputs of the shapes and types that a model states, by name; a single one may have none."""
-    random = np.random.default_rng(358)
-    found: dict[str, Any] = {}
-    for tensor in model.inputs:
-        longest = 2000 if tensor.name == "encoder_input_values" else length  # convolutions shorten it
-        longest = 64 if len(tensor.shape) == 4 else longest
-        longest = 1 if "box" in tensor.name else longest  # SAM3 takes no other number of them at two examples
-        shape = (batch, *(size or longest for size in tensor.shape[1:]))
-        if "mask" in tensor.name:
-            found[tensor.name] = np.ones(shape, tensor.dtype)
-        elif "int" in tensor.dtype or "token" in tensor.name:
-            high = 2 if "segment" in tensor.name or "label" in tensor.name else 40
-            found[tensor.name] = random.integers(0, high, shape).astype(tensor.dtype)
-        elif "box" in tensor.name:
-            found[tensor.name] = random.random(shape).astype(tensor.dtype)
-        else:
-            found[tensor.name] = random.standard_normal(shape).astype(tensor.dtype)
+
+    def size(tensor: Any) -> int:
+        if tensor.name == "encoder_input_values":
+            return 2000  # convolutions shorten it
+        if "box" in tensor.name:
+            return 1  # SAM3 takes no other number of them at two examples
+        return 64 if len(tensor.shape) == 4 else length
+
+    found = models.random_inputs(model, batch, size)
     return found if len(found) > 1 or isinstance(graph_of(model).input, dict) else next(iter(found.values()))
