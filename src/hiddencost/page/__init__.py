@@ -17,6 +17,7 @@ from hiddencost.formatting import NONE, aligned, quantity
 from hiddencost.page.circumstances import environments, not_measured, opening, unmeasured
 from hiddencost.page.costs import growth, one_off
 from hiddencost.page.found import found
+from hiddencost.page.freed import freed
 from hiddencost.page.grids import Grid, Section
 from hiddencost.page.tables import data_sets, lookups, memory, times, twins
 from hiddencost.page.together import together
@@ -155,6 +156,7 @@ def sections(table: Table, run: Run) -> list[Section]:
         one_off(table),
         growth(table),
         memory(table),
+        freed(table),
         lookups(table),
         found(table),
         not_measured(run),

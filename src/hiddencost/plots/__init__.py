@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from hiddencost.claims import sound
 from hiddencost.plots.backends import backends
 from hiddencost.plots.dataset import dataset_growth, payload
+from hiddencost.plots.freed import freed
 from hiddencost.plots.growth import growth
 from hiddencost.plots.latency import latency_batch, latency_length
 from hiddencost.plots.lookup import lookup
@@ -67,6 +68,7 @@ PLOTS: tuple[Plot, ...] = (
     Plot("memory_length", memory_length, "How does peak memory grow with the sequence length?"),
     Plot("memory_batch", memory_batch, "How does peak memory grow with the batch size?"),
     Plot("memory_modes", memory_modes, "What does each way hold at its peak, mode by mode?"),
+    Plot("freed", freed, "What does a run hold that drops each tensor after its last use?"),
     Plot("lookup", lookup, "What does it cost to look a layer up by name, by index, or in a dict?"),
     Plot("one_off", one_off, "What is paid once, and after how many calls is it repaid?"),
     Plot("growth", growth, "What does building a sub-model at every call add up to?"),

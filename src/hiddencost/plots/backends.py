@@ -126,7 +126,7 @@ def _ratios(ax: Axes, table: Table, rows: Sequence[Row], cases: Sequence[Case]) 
         for way, _ in READ
         if (case := _of(cases, row, *way))
     }
-    low, high = parts.ratio_limits(verdicts.values())
+    low, high = parts.ratio_limits(v.comparison for v in verdicts.values() if v.comparison)
     parts.ratio_axis(ax, low, high)
     ax.axvline(1.0, color="#777777", linewidth=0.5, zorder=2)
     for height, _ in enumerate(rows):

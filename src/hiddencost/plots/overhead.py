@@ -113,7 +113,7 @@ def _forest(table: Table, columns: Sequence[Column], spoken: Sequence[Column], s
     )
     left = parts.EDGE + 0.1 + max(map(parts.text_width, names))
     cell = (parts.WIDTH - left - 0.05) / len(columns)
-    low, high = parts.ratio_limits(verdicts.values())
+    low, high = parts.ratio_limits(v.comparison for v in verdicts.values() if v.comparison)
     for place, column in enumerate(columns):
         ax = sheet.axes(left + place * cell, HEADING, cell - VALUES, ROW * len(rows))
         _frame(ax, rows, names if place == 0 else None, low, high)

@@ -15,7 +15,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from hiddencost.plots import style
 from hiddencost.plots.choose import Row
-from hiddencost.records import Comparison, Verdict
+from hiddencost.records import Comparison
 
 WIDTH = 8.4
 """Inches: the width of a README."""
@@ -149,7 +149,9 @@ def log_axis(ax: Axes, which: str, values: Iterable[float], measured: bool = Fal
     (ax.set_xlim if which == "x" else ax.set_ylim)(low, high)
     axis: Axis = ax.xaxis if which == "x" else ax.yaxis
     inches = (ax.bbox.width if which == "x" else ax.bbox.height) / ax.figure.dpi
-    ticks = apart(kept, span * 0.29 / inches) if measured else round_ticks(low, high)
+    ticks = kept if measured else round_ticks(low, high)
+    if measured or which == "x":
+        ticks = apart(ticks, span * 0.29 / inches)
     axis.set_major_locator(FixedLocator(ticks))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
@@ -238,9 +240,9 @@ def value(ax: Axes, height: float, text: str, room: float, **looks: Any) -> None
     )
 
 
-def ratio_limits(verdicts: Iterable[Verdict]) -> tuple[float, float]:
+def ratio_limits(comparisons: Iterable[Comparison]) -> tuple[float, float]:
     """The range of the ratios, around 1 at least, cut at LOWEST and HIGHEST."""
-    known = [verdict.comparison.ratio for verdict in verdicts if verdict.comparison]
+    known = [comparison.ratio for comparison in comparisons]
     low = min([0.9, *(value for value in known if value >= LOWEST)])
     high = max([1.1, *(value for value in known if value <= HIGHEST)])
     return low * 0.94, high * 1.06
