@@ -6,7 +6,7 @@ READY := .venv/.ready
 .DEFAULT_GOAL := help
 .PHONY: help bench bench-backends bench-peers bench-freed points-all venv-jax venv-torch quick gate \
   baseline test test-backends test-slow mutants lint pairing calibrate readme reference reference-backends reference-peers \
-  reference-points clean
+  reference-freed reference-points clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -104,7 +104,7 @@ MINUTES ?= 60
 calibrate: $(READY)  ## measure how often the gate is wrong, for MINUTES more (reports/calibration/)
 	$(BIN)/python bench/experiments/calibrate.py reports/calibration --minutes $(MINUTES)
 
-readme: $(READY)  ## write README's figures from reports/reference and reports/reference-peers
+readme: $(READY)  ## write README's figures from the reference runs, and the table of recommended ways
 	$(BIN)/python -m hiddencost.readme
 
 reference: $(READY)  ## measure reports/reference anew, and README from it
@@ -119,6 +119,11 @@ reference-backends: $(BACKENDS)  ## measure reports/reference-backends anew
 reference-peers: $(PEERS)  ## measure reports/reference-peers anew, and README from it
 	rm -rf reports/reference-peers
 	$(BIN)/hiddencost run --grid peers --out reports/reference-peers
+	$(BIN)/python -m hiddencost.readme
+
+reference-freed: $(BACKENDS)  ## measure reports/reference-freed anew, and README and the recommended ways from it
+	rm -rf reports/reference-freed
+	$(BIN)/hiddencost run --grid freed --out reports/reference-freed
 	$(BIN)/python -m hiddencost.readme
 
 reference-points: $(BACKENDS)  ## look for the hidden states of every model anew: reports/reference-points

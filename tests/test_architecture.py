@@ -15,6 +15,7 @@ ORDER = (
     "store",
     "stats",
     "environment",
+    "recommended",
     "doing",
     "turns",
     "claims",

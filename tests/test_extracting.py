@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from on_backend import COMPILED
+from on_backend import BACKEND, COMPILED
 
 import hiddencost
-from hiddencost import backends
+from hiddencost import backends, recommended
 from hiddencost.errors import UserError
 
 
@@ -25,12 +25,13 @@ def states_of(bert, **options):
     return {name: array(tensor) for name, tensor in found.items()}
 
 
+@pytest.mark.parametrize("strategy", ["auto", *recommended.BETWEEN])
 @pytest.mark.parametrize("mode", ["auto", "eager", COMPILED])
-def test_states_by_name_are_those_of_a_sub_model(bert, mode):
+def test_states_by_name_are_those_of_a_sub_model(bert, mode, strategy):
     import keras
 
     model, inputs = bert
-    found = hiddencost.extractor(model, "block_1,embeddings", mode=mode)(inputs)
+    found = hiddencost.extractor(model, "block_1,embeddings", mode=mode, strategy=strategy)(inputs)
     assert list(found) == ["block_1", "embeddings"]
     points = hiddencost.hidden_states(model)
     right = keras.Model(model.inputs, [points["block_1"].tensor, points["embeddings"].tensor])(inputs)
@@ -38,8 +39,31 @@ def test_states_by_name_are_those_of_a_sub_model(bert, mode):
         np.testing.assert_allclose(array(one), array(other), atol=2e-5)
 
 
-def test_reductions_see_real_tokens_alone(bert):
-    whole, mask = states_of(bert), bert[1]["padding_mask"].astype(bool)
+def test_auto_takes_what_the_reference_runs_recommend(bert, process, monkeypatch):
+    from hiddencost.survey import handwritten
+
+    rows = [
+        recommended.Recommendation(backend=BACKEND, mode=mode, strategy=strategy, reads=())
+        for mode, strategy in ((COMPILED, "functional_submodel"), ("eager", "functional_freed"))
+    ]
+    monkeypatch.setattr(recommended, "shipped", lambda: rows)
+    model, _ = bert
+    assert hiddencost.extractor(model, mode=COMPILED).strategy == "functional_submodel"
+    assert hiddencost.extractor(model, mode="eager").strategy == "functional_freed"
+    nested, _ = handwritten.nested()  # where no sub-model ends
+    assert hiddencost.extractor(nested, mode=COMPILED).strategy == "functional_freed"
+    with pytest.raises(UserError, match="block_2 lies inside a nested model or a layer, where no sub-model"):
+        hiddencost.extractor(nested, strategy="functional_submodel")
+
+
+def test_without_a_measurement_the_freed_run_is_taken(monkeypatch):
+    monkeypatch.setattr(recommended, "shipped", lambda: ())
+    assert recommended.strategy("tensorflow", "graph") == "functional_freed"
+
+
+@pytest.mark.parametrize("strategy", recommended.BETWEEN)
+def test_reductions_see_real_tokens_alone(bert, strategy):
+    whole, mask = states_of(bert, strategy=strategy), bert[1]["padding_mask"].astype(bool)
     assert not mask.all()
     last = [row.nonzero()[0].max() for row in mask]
     right = {
@@ -49,7 +73,7 @@ def test_reductions_see_real_tokens_alone(bert):
         "last_token": lambda s: s[np.arange(3), last],
     }
     for name, reduce in right.items():
-        found = states_of(bert, reduce=name)
+        found = states_of(bert, reduce=name, strategy=strategy)
         assert list(found) == ["embeddings", "block_0", "block_1"]
         for point, value in found.items():
             assert value.shape == (3, 128)
@@ -90,6 +114,10 @@ def test_what_is_not_known_is_told_in_one_line(bert):
     model, _ = bert
     with pytest.raises(UserError, match=r"unknown reduction 'men'; did you mean 'mean'\?"):
         hiddencost.extractor(model, reduce="men")
+    with pytest.raises(
+        UserError, match=r"unknown strategy 'functional_fred'; did you mean 'functional_freed'\?"
+    ):
+        hiddencost.extractor(model, strategy="functional_fred")
     with pytest.raises(UserError, match="mode 'fast' is none of"):
         hiddencost.extractor(model, mode="fast")
     with pytest.raises(UserError, match="points 'last_four' needs 4 blocks, the model has 2"):
@@ -129,11 +157,13 @@ def test_a_head_on_top_is_trained_and_the_gradient_reaches_the_blocks(bert):
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation")  # Keras's own, as it writes weights
-def test_it_is_saved_and_loaded_with_its_model(bert, tmp_path):
+@pytest.mark.parametrize("strategy", recommended.BETWEEN)
+def test_it_is_saved_and_loaded_with_its_model(bert, tmp_path, strategy):
     import keras
 
     model, inputs = bert
-    reader = hiddencost.extractor(model, "block_0", reduce="mean", mode="eager")
+    reader = hiddencost.extractor(model, "block_0", reduce="mean", mode="eager", strategy=strategy)
     reader.model.save(tmp_path / "reader.keras")
     loaded = keras.models.load_model(tmp_path / "reader.keras")
+    assert loaded.strategy == strategy
     np.testing.assert_array_equal(array(loaded(inputs)[0]), array(reader(inputs)["block_0"]))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from hiddencost import backends
-from hiddencost.errors import UserError
+from hiddencost import backends, recommended
+from hiddencost.errors import UserError, nearest
 from hiddencost.graph import input_names
 from hiddencost.points import Point, hidden_states
 
@@ -18,7 +18,7 @@ class Extractor:
     """Reads hidden states: `extractor(batch)` gives them by name.
 
     model: a Keras model that returns them as a list, to be used inside larger functional models, trained,
-    or saved. points: those that it reads. mode: how calls are run.
+    or saved. points: those that it reads. strategy: how. mode: how calls are run.
     """
 
     def __init__(self, model: Any, names: Sequence[str], mode: str) -> None:
@@ -26,6 +26,7 @@ class Extractor:
 
         self.model = model
         self.points: tuple[Point, ...] = model.points
+        self.strategy: str = model.strategy
         self.mode = mode
         self.names = tuple(names)
         self._inputs = input_names(model.model)
@@ -70,6 +71,7 @@ def extractor(
     stack: str | None = None,
     reduce: str | Callable[[Any, Any], Any] | None = None,
     dtype: str | None = None,
+    strategy: str = "auto",
     mode: str = "auto",
 ) -> Extractor:
     """A callable that reads hidden states out of a functional Keras model, which it leaves as it is.
@@ -78,10 +80,13 @@ def extractor(
     a point, or a list of points. No block runs that none of them needs. stack: which, where the model has
     several. reduce: `mean`, `max`, `cls`, `last_token` over real tokens, `scalar_mix` of all points, or a
     function (state, mask) -> tensor: applied before anything is returned. dtype: what they are cast to.
-    mode: how the backend runs it (`grid.MODES`); `auto`: compiled by TensorFlow and JAX, eager on torch.
+    strategy: `functional_submodel`, Keras's own run of a sub-model that ends at the points;
+    `functional_freed`, the same graph with each tensor dropped after its last use; `auto`: what the reference
+    runs recommend for the backend and mode (`recommended.shipped()`). mode: how the backend runs it
+    (`grid.MODES`); `auto`: compiled by TensorFlow and JAX, eager on torch.
 
-    Raises UserError for a model without hidden states, and for points, a reduction or a mode that are not
-    known.
+    Raises UserError for a model without hidden states, and for points, a reduction, a strategy or a mode that
+    are not known.
     """
     import keras
 
@@ -92,6 +97,9 @@ def extractor(
     known = [one for one in MODES[name] if one not in ("predict", "train")]
     if mode not in ("auto", *known):
         raise UserError(f"mode '{mode}' is none of {name}'s: auto, {', '.join(known)}")
+    ways = ["auto", *recommended.BETWEEN]
+    if strategy not in ways:
+        raise UserError(f"unknown strategy '{strategy}'{nearest(strategy, ways)}")
     if isinstance(points, str):
         chosen: Sequence[Point] = hidden_states(model, stack).select(points)
     else:
@@ -100,6 +108,10 @@ def extractor(
         raise UserError(
             f"points {points!r}: give a selection, as 'last_four', or points of hidden_states(model)"
         )
-    reader = Reader(model, chosen, reduce, dtype)
+    mode = AUTO[name] if mode == "auto" else mode
+    if strategy == "auto":
+        inside = any(point.inside for point in chosen)
+        strategy = "functional_freed" if inside else recommended.strategy(name, mode)
+    reader = Reader(model, chosen, reduce, dtype, strategy)
     names = [MIX] if reduce == MIX else [point.name for point in chosen]
-    return Extractor(reader, names, AUTO[name] if mode == "auto" else mode)
+    return Extractor(reader, names, mode)

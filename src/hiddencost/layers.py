@@ -54,6 +54,9 @@ class Reader(_Running):
     """A functional model's graph, run as in `Freed` but only as far as some points need it; returns their
     hidden states as a list. Points inside nested models and layers are read without a change to these.
 
+    strategy: `functional_freed`, or `functional_submodel`: Keras's own run of a sub-model that ends at the
+    points, which none inside a nested model or layer can be.
+
     model: functional, or a built Sequential; it is left as it is. points: of this model. reduce: a name of
     REDUCTIONS, `scalar_mix`, or a function (state, mask) -> tensor, applied to each state before it is
     returned; mask is (batch, sequence), 1 at real tokens, or None. dtype_out: what results are cast to.
@@ -65,11 +68,14 @@ class Reader(_Running):
         points: Sequence[Point],
         reduce: str | Callable[[Any, Any], Any] | None = None,
         dtype_out: str | None = None,
+        strategy: str = "functional_freed",
         name: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(model, points, name or f"{model.name}_reader", **kwargs)
         self.points = tuple(points)
+        self.strategy = strategy
+        self._submodel = _submodel(model, points) if strategy == "functional_submodel" else None
         self.reduce = reduce
         self.dtype_out = dtype_out
         if isinstance(reduce, str) and reduce not in (*REDUCTIONS, MIX):
@@ -82,7 +88,10 @@ class Reader(_Running):
 
     def call(self, inputs: Any, training: bool | None = None) -> list[Any]:
         flat = flat_inputs(self.model, inputs)
-        states = self._plan.values(flat, {"training": training})
+        if self._submodel is not None:
+            states = keras.tree.flatten(self._submodel(flat, training=training))
+        else:
+            states = self._plan.values(flat, {"training": training})
         if self.reduce == MIX:
             shares = keras.ops.softmax(self.mix)
             mixed = sum(shares[i] * keras.ops.cast(state, "float32") for i, state in enumerate(states))
@@ -101,6 +110,7 @@ class Reader(_Running):
             if self.reduce is None or isinstance(self.reduce, str)
             else keras.saving.serialize_keras_object(self.reduce),
             "dtype_out": self.dtype_out,
+            "strategy": self.strategy,
         }
 
     @classmethod
@@ -115,6 +125,18 @@ class Reader(_Running):
         if isinstance(reduce, dict):
             reduce = keras.saving.deserialize_keras_object(reduce, custom_objects=custom_objects)
         return cls(model, points, reduce, **config)
+
+
+def _submodel(model: Any, points: Sequence[Point]) -> Any:
+    """Keras's own sub-model that ends at the points, and returns a list. Raises UserError for one that lies
+    inside a nested model or a layer."""
+    inner = [point.name for point in points if point.inside]
+    if inner:
+        raise UserError(
+            f"strategy 'functional_submodel': {', '.join(inner)} lies inside a nested model or a layer, "
+            "where no sub-model ends: take functional_freed"
+        )
+    return keras.Model(graph_of(model).inputs, [point.tensor for point in points])
 
 
 MIX = "scalar_mix"

@@ -1,25 +1,34 @@
-"""README.md, made from its template and the committed reference runs: `python -m hiddencost.readme`."""
+"""README.md, made from its template and the committed reference runs, and the table of recommended ways, made
+from one of them: `python -m hiddencost.readme`."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from hiddencost import store
+import msgspec
+
+from hiddencost import recommended, store
 from hiddencost.claims import sound
+from hiddencost.claims.recommending import recommendations
+from hiddencost.formatting import NONE, quantity
 from hiddencost.page import opening, questions, template
+from hiddencost.page.grids import Grid
 from hiddencost.page.together import best_ways
+from hiddencost.recommended import Recommendation
 from hiddencost.records import Run
 from hiddencost.stats import Table
 
 ROOT = Path(__file__).parents[2]
 REFERENCE_RUN = ROOT / "reports" / "reference"
 REFERENCE_PEERS = ROOT / "reports" / "reference-peers"
+REFERENCE_FREED = ROOT / "reports" / "reference-freed"
+SHIPPED = Path(__file__).parent / recommended.SHIPPED
 PEERS_READ = "middle"
 """The points for which README shows the fastest way of each library."""
 
 
-def readme(run: Run, peers: Run) -> str:
-    """The README with the figures of a run, and of one with other libraries beside."""
+def readme(run: Run, peers: Run, ways: tuple[Recommendation, ...]) -> str:
+    """The README with the figures of a run, of one with other libraries beside, and with recommended ways."""
     timing = {m.block for m in run.measurements if m.metric == "seconds"}
     seconds = run.ending.seconds if run.ending else 0.0
     return template("readme.md.j2").render(
@@ -28,13 +37,38 @@ def readme(run: Run, peers: Run) -> str:
         blocks=len(timing),
         minutes=round(seconds / 60),
         beside=best_ways(Table(sound(peers)), PEERS_READ),
+        ways=recommended_ways(ways),
     )
 
 
+def recommended_ways(ways: tuple[Recommendation, ...]) -> Grid:
+    """A row for each backend and mode: the way to take, and for each kind of points its time over a plain
+    forward pass, and its peak heap beside that of the other way."""
+    kinds = list(dict.fromkeys(read.points for way in ways for read in way.reads))
+    header = ["backend", "mode", "way"]
+    for kind in kinds:
+        header += [f"{kind}: time / plain pass", f"{kind}: peak heap (the other way's)"]
+    rows = []
+    for way in ways:
+        reads = {read.points: read for read in way.reads}
+        row = [way.backend, way.mode, f"`{way.strategy}`"]
+        for kind in kinds:
+            if kind not in reads:
+                row += [NONE, NONE]
+                continue
+            read = reads[kind]
+            mine, theirs = (quantity(b, unit="B") for b in (read.peak_heap_bytes, read.other_peak_heap_bytes))
+            row += [quantity(read.ratio, read.low, read.high), f"{mine} ({theirs})"]
+        rows.append(tuple(row))
+    return Grid(tuple(header), tuple(rows))
+
+
 def main() -> None:
-    """Writes README.md."""
+    """Writes README.md and the table of recommended ways."""
+    ways = recommendations(Table(sound(store.read(REFERENCE_FREED))))
+    SHIPPED.write_bytes(msgspec.json.format(msgspec.json.encode(ways)) + b"\n")
     (ROOT / "README.md").write_text(
-        readme(store.read(REFERENCE_RUN), store.read(REFERENCE_PEERS)), encoding="utf-8"
+        readme(store.read(REFERENCE_RUN), store.read(REFERENCE_PEERS), ways), encoding="utf-8"
     )
 
 

@@ -1,0 +1,73 @@
+"""Which way to take on each backend and in each mode, from a run that has both ways."""
+
+from __future__ import annotations
+
+from hiddencost.recommended import BETWEEN, Read, Recommendation
+from hiddencost.records import OUTPUT, Case
+from hiddencost.stats import Table
+
+MUCH = 0.01
+"""Share by which a time or a peak heap is less, from which on that counts."""
+
+
+def recommendations(table: Table) -> tuple[Recommendation, ...]:
+    """One for each backend and mode in which the same points were read both ways: the way whose times are all
+    clearly lower; where no time tells them apart, the one that holds less, or the first of BETWEEN."""
+    first, second = BETWEEN
+    cases = [
+        case
+        for case in table.cases("seconds", strategy=first)
+        if case.points != OUTPUT and table.compare(case.with_(strategy=second), case)
+    ]
+    found = []
+    for backend, mode in dict.fromkeys((case.backend, case.mode) for case in cases):
+        mine = [case for case in cases if (case.backend, case.mode) == (backend, mode)]
+        chosen = second if _is_better(table, mine, second, first) else first
+        other = first if chosen == second else second
+        reads = tuple(
+            read for case in mine if (read := _read(table, case.with_(strategy=chosen), other)) is not None
+        )
+        if reads:
+            found.append(Recommendation(backend=backend, mode=mode, strategy=chosen, reads=reads))
+    return tuple(found)
+
+
+def _is_better(table: Table, cases: list[Case], way: str, other: str) -> bool:
+    """Whether a way is clearly faster for some of the points and for none clearly slower, or at equal times
+    holds less."""
+    pairs = [(case.with_(strategy=way), case.with_(strategy=other)) for case in cases]
+    times = [table.compare(*pair) for pair in pairs]
+    faster = [t for t in times if t and t.high is not None and t.high < 1 - MUCH]
+    slower = [t for t in times if t and t.low is not None and t.low > 1 + MUCH]
+    if faster or slower:
+        return bool(faster) and not slower
+    heaps = [(_heap(table, mine), _heap(table, theirs)) for mine, theirs in pairs]
+    return any(mine < (1 - MUCH) * theirs for mine, theirs in heaps if mine and theirs)
+
+
+def _heap(table: Table, case: Case) -> float | None:
+    """The peak heap of the same way and points, at the largest shape that has one."""
+    alike = [
+        one
+        for one in table.cases("peak_heap_bytes", strategy=case.strategy)
+        if one.with_(batch=case.batch, length=case.length) == case
+    ]
+    largest = max(alike, key=lambda one: one.batch * one.length, default=None)
+    center = largest and table.center(largest, "peak_heap_bytes")
+    return center[0] if center else None
+
+
+def _read(table: Table, case: Case, other: str) -> Read | None:
+    mine, theirs = table.compare(case), table.compare(case.with_(strategy=other))
+    heap, other_heap = _heap(table, case), _heap(table, case.with_(strategy=other))
+    if not mine or not theirs or mine.low is None or mine.high is None or not heap or not other_heap:
+        return None
+    return Read(
+        points=case.points,
+        ratio=round(mine.ratio, 4),
+        low=round(mine.low, 4),
+        high=round(mine.high, 4),
+        other_ratio=round(theirs.ratio, 4),
+        peak_heap_bytes=round(heap),
+        other_peak_heap_bytes=round(other_heap),
+    )
