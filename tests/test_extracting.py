@@ -52,7 +52,7 @@ def test_auto_takes_what_the_reference_runs_recommend(bert, process, monkeypatch
     assert hiddencost.extractor(model, mode="eager").strategy == "functional_freed"
     nested, _ = handwritten.nested()  # where no sub-model ends
     assert hiddencost.extractor(nested, mode=COMPILED).strategy == "functional_freed"
-    with pytest.raises(UserError, match="block_2 lies inside a nested model or a layer, where no sub-model"):
+    with pytest.raises(UserError, match="block_2: inside a nested model or a layer: no sub-model ends there"):
         hiddencost.extractor(nested, strategy="functional_submodel")
 
 

@@ -10,7 +10,7 @@ import keras
 from hiddencost.errors import UserError, nearest
 from hiddencost.graph import flat_inputs, graph_of, mask_of, packed
 from hiddencost.plan import Plan, Wanted
-from hiddencost.points import Point, all_stacks, hidden_states
+from hiddencost.points import Point, all_stacks, hidden_states, tensors_of
 
 
 class _Running(keras.Model):  # type: ignore[misc,unused-ignore]
@@ -75,7 +75,9 @@ class Reader(_Running):
         super().__init__(model, points, name or f"{model.name}_reader", **kwargs)
         self.points = tuple(points)
         self.strategy = strategy
-        self._submodel = _submodel(model, points) if strategy == "functional_submodel" else None
+        self._submodel = None
+        if strategy == "functional_submodel":
+            self._submodel = keras.Model(graph_of(model).inputs, tensors_of(points))
         self.reduce = reduce
         self.dtype_out = dtype_out
         if isinstance(reduce, str) and reduce not in (*REDUCTIONS, MIX):
@@ -125,18 +127,6 @@ class Reader(_Running):
         if isinstance(reduce, dict):
             reduce = keras.saving.deserialize_keras_object(reduce, custom_objects=custom_objects)
         return cls(model, points, reduce, **config)
-
-
-def _submodel(model: Any, points: Sequence[Point]) -> Any:
-    """Keras's own sub-model that ends at the points, and returns a list. Raises UserError for one that lies
-    inside a nested model or a layer."""
-    inner = [point.name for point in points if point.inside]
-    if inner:
-        raise UserError(
-            f"strategy 'functional_submodel': {', '.join(inner)} lies inside a nested model or a layer, "
-            "where no sub-model ends: take functional_freed"
-        )
-    return keras.Model(graph_of(model).inputs, [point.tensor for point in points])
 
 
 MIX = "scalar_mix"

@@ -246,6 +246,19 @@ def _maker(tensor: Any, first: Call) -> Any:
     return first.operation if isinstance(tensor, Spec) else maker(tensor)[0]
 
 
+def tensors_of(points: Iterable[Point]) -> list[Any]:
+    """The points' symbolic tensors, for a sub-model that ends there. Raises UserError where one lies inside a
+    nested model or a layer, in which none can."""
+    found = list(points)
+    inner = [point.name for point in found if point.inside]
+    if inner:
+        names = ", ".join(inner)
+        raise UserError(
+            f"{names}: inside a nested model or a layer: no sub-model ends there, take functional_freed"
+        )
+    return [point.tensor for point in found]
+
+
 # -- names of stacks --
 
 

@@ -20,7 +20,7 @@ from hiddencost import own
 from hiddencost.chain import Step, start, steps_to
 from hiddencost.errors import UserError
 from hiddencost.grid import COMPILED_MODES
-from hiddencost.points import Point
+from hiddencost.points import Point, tensors_of
 from hiddencost.records import OUTPUT, REFERENCE, TWIN, Case
 
 
@@ -59,7 +59,7 @@ def functional_submodel(model: Any, points: Sequence[Point], wanted: Sequence[Po
     """A sub-model of the same graph, built once, that ends at the points asked for."""
     import keras
 
-    return _of_model(keras.Model(model.inputs, [point.tensor for point in wanted]))
+    return _of_model(keras.Model(model.inputs, tensors_of(wanted)))
 
 
 def functional_freed(model: Any, points: Sequence[Point], wanted: Sequence[Point]) -> Extraction:
@@ -88,7 +88,7 @@ def _subclassed(
     """A subclassed model whose `call` finds and calls every layer of the chain up to the wanted points."""
     import keras
 
-    steps = steps_to(model, [point.tensor for point in wanted])
+    steps = steps_to(model, tensors_of(wanted))
     ids = [id(point.tensor) for point in wanted]
 
     class Chain(keras.Model):  # type: ignore[misc,unused-ignore]
@@ -134,7 +134,7 @@ def always_return_all(model: Any, points: Sequence[Point], wanted: Sequence[Poin
 
     counted = [point for point in points if point.name != "final_norm"]
     places = [_place(counted, point) for point in wanted]
-    every = keras.Model(model.inputs, [point.tensor for point in counted])
+    every = keras.Model(model.inputs, tensors_of(counted))
     return _of_model(every, lambda result: [result[place] for place in places])
 
 
@@ -144,7 +144,7 @@ def always_return_stacked(model: Any, points: Sequence[Point], wanted: Sequence[
 
     counted = [point for point in points if point.name != "final_norm"]
     places = [_place(counted, point) for point in wanted]
-    stacked = keras.ops.stack([point.tensor for point in counted], axis=1)
+    stacked = keras.ops.stack(tensors_of(counted), axis=1)
     every = keras.Model(model.inputs, stacked)
     return _of_model(every, lambda result: [result[:, place] for place in places])
 
@@ -159,7 +159,7 @@ def on_request(model: Any, points: Sequence[Point], wanted: Sequence[Point]) -> 
     import keras
 
     off = steps_to(model, model.outputs)
-    on = steps_to(model, [*model.outputs, *(point.tensor for point in wanted)])
+    on = steps_to(model, [*model.outputs, *tensors_of(wanted)])
     own, asked = [id(tensor) for tensor in model.outputs], [id(point.tensor) for point in wanted]
 
     class OnRequest(keras.Model):  # type: ignore[misc,unused-ignore]
