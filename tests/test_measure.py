@@ -86,6 +86,13 @@ def test_a_wrong_strategy_is_a_record_and_never_has_a_time(process, tiny, monkey
     assert found[REFERENCE, "seconds"].state == "ok"
 
 
+def test_a_reason_does_not_tell_where_packages_lie():
+    error = ValueError(
+        "true_fun is f at /home/me/.venv/lib/python3.11/site-packages/keras_hub/src/sam.py:246"
+    )
+    assert measure.told(error) == "ValueError: true_fun is f at keras_hub/src/sam.py:246"
+
+
 def test_a_strategy_that_raises_costs_one_case(process, tiny, monkeypatch):
     def broken(model, points, wanted):
         raise KeyError("no such layer")

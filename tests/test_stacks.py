@@ -28,15 +28,20 @@ def test_every_stack_is_found_whole_with_the_values_of_an_untouched_pass(process
     assert found["control_difference"] > 0.01
 
 
-def test_the_two_attentions_of_a_block_are_no_stack(process):
-    """BLIP-2: of two blocks with two attentions each, neither number tells which is which."""
-    found = survey.metrics("BLIP2Backbone", "hidden_states", 2)
-    assert (found["stacks"], found["stacks_right"], found["stacks_wrong"]) == (3, 3, 0)
+@pytest.mark.filterwarnings("ignore:.*with a mask attached to it", "ignore:.*looks like it has unbuilt state")
+@pytest.mark.parametrize(
+    ("name", "stacks"),
+    [("BLIP2Backbone", 3), ("T5GemmaBackbone", 2), ("WhisperBackbone", 2), ("EdRecBackbone", 2)],
+)
+def test_what_a_block_is_made_of_is_no_stack_where_there_are_but_two(process, name, stacks):
+    """Two attentions, or what alone is called as a block would be: two calls, two inside each, or one."""
+    found = survey.metrics(name, "hidden_states", 2)
+    assert (found["stacks"], found["stacks_right"], found["stacks_wrong"]) == (stacks, stacks, 0)
 
 
 def test_the_grid_of_all_models_names_all_of_them():
     planned, _ = grid.read(grid.grid_path("points"))
-    graphs, rules = planned.points
+    graphs, _, rules = planned.points
     assert graphs.model == list(survey.SURVEYED)
     assert rules.model == [known.name for known in survey.TEXT]
     assert (*graphs.way, *rules.way) == grid.FINDING
@@ -166,6 +171,34 @@ def test_one_block_of_plain_layers_cannot_be_told_apart(handwritten):
     model, _ = handwritten.flat(depth=1)
     with pytest.raises(UserError, match=r"has no stack of blocks .* hidden_states\(model, at=\[...\]\)"):
         points.hidden_states(model)
+
+
+@pytest.mark.parametrize(("refuses", "found"), [("open sizes", True), ("everything", False)])
+def test_a_layer_that_cannot_be_traced_with_open_sizes_is_with_small_ones(handwritten, refuses, found):
+    import keras
+
+    class Refusing(handwritten.Encoder):
+        refuses = ""
+
+        def call(self, x):
+            if self.refuses and (self.refuses == "everything" or x.shape[1] != 8):
+                raise ValueError("not this")
+            return super().call(x)
+
+        def compute_output_shape(self, shape):
+            return shape
+
+    x = handwritten.text()
+    encoder = Refusing(3)
+    model = keras.Model(x, encoder(x))
+    encoder.refuses = refuses
+    if found:
+        (states,) = points.all_stacks(model).values()
+        assert [point.layer for point in states.blocks] == encoder.blocks
+        return
+    with pytest.warns(UserWarning, match="cannot be traced: what is inside is not seen"):
+        (states,) = points.all_stacks(model).values()
+    assert [point.layer for point in states.blocks] == [encoder]  # as a block of its own
 
 
 def test_several_stacks_are_listed_and_one_is_chosen(handwritten):

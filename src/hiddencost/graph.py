@@ -16,6 +16,7 @@ tests/test_graph.py has a canary for each, which names the one that a new Keras 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ from typing import Any
 
 from hiddencost.errors import UserError
 
+OPEN = 8
+"""What a layer is traced with for the sizes that its inputs leave open, where it cannot be with Keras's."""
 Path = tuple[Any, ...]
 """Where a tensor stands in the arguments `(args, kwargs)` of a call: `(0, 0)`, `(1, "mask")`."""
 
@@ -253,14 +256,31 @@ def passed_on(operation: Any, context: Mapping[str, Any]) -> dict[str, Any]:
 
 def calls_inside(call: Call) -> list[Call]:
     """The calls that an operation makes when it is called as in `call`: those of its graph, or those seen
-    while it is traced on abstract tensors (no values are computed)."""
+    while it is traced on abstract tensors (no values are computed). None, and a warning, where it cannot be.
+    """
     if is_graph(call.operation):
         return calls(call.operation)
-    return call.inside if call.node is None else _traced(call)
+    if call.node is None:
+        return call.inside
+    try:
+        return _traced(call, [tensor for _, tensor in call.arguments])
+    except Exception:  # Keras takes 83 for an open size on JAX and torch: longer than some layers take
+        with suppress(Exception):
+            return _traced(call, [_sized(tensor) for _, tensor in call.arguments])
+    warnings.warn(f"layer '{call.operation.name}' cannot be traced: what is inside is not seen", stacklevel=2)
+    return []
 
 
-def _traced(call: Call) -> list[Call]:
-    """Runs the layer on abstract tensors of the shapes in the graph and notes the calls inside it."""
+def _sized(tensor: Any) -> Any:
+    """The symbolic tensor with small numbers for its open sizes."""
+    import keras
+
+    shape = [size or (OPEN if place else 1) for place, size in enumerate(tensor.shape)]
+    return keras.KerasTensor(shape, dtype=tensor.dtype)
+
+
+def _traced(call: Call, abstract: Sequence[Any]) -> list[Call]:
+    """Runs the layer on abstract tensors and notes the calls inside it."""
     import keras
 
     layer, call_of_graph, top = call.operation, call, list[Call]()
@@ -273,7 +293,7 @@ def _traced(call: Call) -> list[Call]:
             with _noted(layer, top):
                 return layer(*args, **kwargs)
 
-    Trace().compute_output_spec(*(tensor for _, tensor in call.arguments))
+    Trace().compute_output_spec(*abstract)
     return top
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import time
 import zlib
 from collections.abc import Callable, Sequence
@@ -179,6 +180,7 @@ def told(error: Exception) -> str:
     """An exception as the reason of a record; where it was raised, if in code of one's own."""
     where = own.frames(error)
     text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"[:500]
+    text = re.sub(r"\S*/site-packages/", "", text)  # the machine's own folders tell nobody anything
     return f"in your code, {where}: {text}" if where else text
 
 

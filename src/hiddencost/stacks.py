@@ -44,10 +44,15 @@ def find(model: Any) -> list[Stack]:
 
 def _find(level: Sequence[Call], outer: tuple[Call, ...], known: Known) -> list[Stack]:
     inside = cache(lambda call: _inside(call, outer, known))  # tracing a layer takes tenths of a second
+
+    def holds(call: Call) -> bool:
+        """Whether chains of blocks are in it. A single one may be a part of a block: its attention, say."""
+        return any(len(stack.blocks) > 1 for stack in inside(call))
+
     found = [
         stack
         for stack in _chains(level, outer, known) or _flat(level, outer)
-        if len(stack.blocks) > 2 or not all(map(inside, stack.blocks))
+        if len(stack.blocks) > 2 or not all(map(holds, stack.blocks))
     ]
     stacks = [(stack.blocks[0].number, [stack]) for stack in found]
     used = {id(block) for _, (stack,) in stacks for block in stack.blocks}

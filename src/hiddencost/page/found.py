@@ -37,6 +37,12 @@ def found(table: Table) -> Section:
         for m in table.not_ok
         if m.metric == METRIC
     )
+    deepest = max((case.layers or 0 for case in table.cases(METRIC)), default=0)
+    searched = tuple(
+        (case.model, case.backend, str(case.layers), quantity(seconds[0], unit="s"))
+        for case in table.cases(METRIC, strategy="hidden_states")
+        if case.layers == deepest and (seconds := table.medians(case, "resolve_seconds"))
+    )
     which = ("way", "model", "backend", "blocks")
     return Section(
         "Hidden states found",
@@ -45,6 +51,7 @@ def found(table: Table) -> Section:
             grid
             for grid in (
                 Grid(header, rows),
+                Grid(("model", "backend", "blocks", "found in"), searched, "The deepest", True),
                 Grid((*which, "stacks", "right", "wrong"), missed, f"{len(missed)} not found", True),
                 Grid((*which, "reason"), failed, f"{len(failed)} that could not be run", True),
             )
