@@ -5,7 +5,7 @@ READY := .venv/.ready
 
 .DEFAULT_GOAL := help
 .PHONY: help bench bench-backends bench-peers bench-freed points-all venv-jax venv-torch quick gate \
-  baseline test test-backends test-slow mutants lint pairing calibrate readme reference reference-backends reference-peers \
+  baseline test test-backends test-slow mutants lint pairing streaming calibrate readme reference reference-backends reference-peers \
   reference-freed reference-points clean
 
 help:  ## show this list
@@ -99,6 +99,9 @@ lint: $(READY)  ## ruff and mypy
 
 pairing: $(READY)  ## measure which pairing of samples is the steadier one (reports/experiments/)
 	$(BIN)/python bench/experiments/pairing.py reports/experiments
+
+streaming: $(READY)  ## memory of `hiddencost extract` over 100,000 lines, beside predict (reports/experiments/)
+	$(BIN)/python bench/experiments/streaming.py reports/experiments
 
 MINUTES ?= 60
 calibrate: $(READY)  ## measure how often the gate is wrong, for MINUTES more (reports/calibration/)

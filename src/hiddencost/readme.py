@@ -10,7 +10,7 @@ import msgspec
 from hiddencost import recommended, store
 from hiddencost.claims import sound
 from hiddencost.claims.recommending import recommendations
-from hiddencost.formatting import NONE, quantity
+from hiddencost.formatting import NONE, listed, quantity
 from hiddencost.page import opening, questions, template
 from hiddencost.page.grids import Grid
 from hiddencost.page.together import best_ways
@@ -60,7 +60,11 @@ def recommended_ways(ways: tuple[Recommendation, ...]) -> Grid:
             mine, theirs = (quantity(b, unit="B") for b in (read.peak_heap_bytes, read.other_peak_heap_bytes))
             row += [quantity(read.ratio, read.low, read.high), f"{mine} ({theirs})"]
         rows.append(tuple(row))
-    return Grid(tuple(header), tuple(rows))
+    times, heaps = (
+        listed(dict.fromkeys(getattr(read, what) for way in ways for read in way.reads))
+        for what in ("timed", "held")
+    )
+    return Grid(tuple(header), tuple(rows), f"time at {times}, heap at {heaps}")
 
 
 def main() -> None:

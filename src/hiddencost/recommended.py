@@ -18,9 +18,12 @@ the graph itself, and reads what lies inside nested models and layers too."""
 
 class Read(msgspec.Struct, frozen=True, kw_only=True):
     """What reading some points costs in the recommended way: its time over that of the plain forward pass
-    with the ends of its interval, and its peak heap, beside those of the other way."""
+    with the ends of its interval, and its peak heap, beside those of the other way; timed, held: the model,
+    batch and length of each, as `minilm 4x128`."""
 
     points: str
+    timed: str
+    held: str
     ratio: float
     low: float
     high: float

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hiddencost.recommended import BETWEEN, Read, Recommendation
-from hiddencost.records import OUTPUT, Case
+from hiddencost.records import OUTPUT, Case, Figure
 from hiddencost.stats import Table
 
 MUCH = 0.01
@@ -41,11 +41,15 @@ def _is_better(table: Table, cases: list[Case], way: str, other: str) -> bool:
     slower = [t for t in times if t and t.low is not None and t.low > 1 + MUCH]
     if faster or slower:
         return bool(faster) and not slower
-    heaps = [(_heap(table, mine), _heap(table, theirs)) for mine, theirs in pairs]
-    return any(mine < (1 - MUCH) * theirs for mine, theirs in heaps if mine and theirs)
+    heaps = [
+        (mine, theirs)
+        for mine_at, theirs_at in pairs
+        if (mine := _heap(table, mine_at)) and (theirs := _heap(table, theirs_at))
+    ]
+    return any(mine.value < (1 - MUCH) * theirs.value for mine, theirs in heaps)
 
 
-def _heap(table: Table, case: Case) -> float | None:
+def _heap(table: Table, case: Case) -> Figure | None:
     """The peak heap of the same way and points, at the largest shape that has one."""
     alike = [
         one
@@ -54,20 +58,28 @@ def _heap(table: Table, case: Case) -> float | None:
     ]
     largest = max(alike, key=lambda one: one.batch * one.length, default=None)
     center = largest and table.center(largest, "peak_heap_bytes")
-    return center[0] if center else None
+    return Figure(name="peak_heap_bytes", value=center[0], scope=largest) if center else None
 
 
 def _read(table: Table, case: Case, other: str) -> Read | None:
     mine, theirs = table.compare(case), table.compare(case.with_(strategy=other))
     heap, other_heap = _heap(table, case), _heap(table, case.with_(strategy=other))
-    if not mine or not theirs or mine.low is None or mine.high is None or not heap or not other_heap:
+    if not mine or not theirs or mine.low is None or mine.high is None:
+        return None
+    if not heap or not other_heap or heap.scope is None:
         return None
     return Read(
         points=case.points,
+        timed=_place(case),
+        held=_place(heap.scope),
         ratio=round(mine.ratio, 4),
         low=round(mine.low, 4),
         high=round(mine.high, 4),
         other_ratio=round(theirs.ratio, 4),
-        peak_heap_bytes=round(heap),
-        other_peak_heap_bytes=round(other_heap),
+        peak_heap_bytes=round(heap.value),
+        other_peak_heap_bytes=round(other_heap.value),
     )
+
+
+def _place(case: Case) -> str:
+    return f"{case.model} {case.batch}x{case.length}"
