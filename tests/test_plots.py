@@ -432,6 +432,16 @@ def test_the_freed_run_stands_beside_keras_own_with_what_it_saves(run: Run, tabl
     assert [text.get_text() for text in times.texts] == ["0.90", "0.90"]
 
 
+def test_a_model_that_gains_nothing_from_the_freed_run_is_named(run: Run) -> None:
+    def as_much(line: Measurement) -> Measurement:
+        freed = (line.case.strategy, line.case.model) == ("functional_freed", "minilm")
+        if not freed or line.metric != "peak_heap_bytes" or line.case.backend == "jax":
+            return line
+        return msgspec.structs.replace(line, values=tuple(4 * value for value in line.values))
+
+    assert title(drawn("freed", replaced(run, as_much))).endswith("on tensorflow, no less for minilm")
+
+
 def test_one_backend_has_nothing_beside_it() -> None:
     assert next(plot for plot in PLOTS if plot.name == "backends").draw(Table(synthetic_run())) is None
 

@@ -16,6 +16,8 @@ from hiddencost.stats import Table
 
 MIB = 2**20
 MODE = "eager"
+NONE_LESS = 1.05
+"""Times less that are told as none."""
 ROW, TOP, AXIS, VALUES = 0.24, 0.26, 0.5, (1.25, 0.62)
 CAPTION = (
     "Left: peak heap of one call, black ● Keras's own run, red ● the same graph with each tensor dropped "
@@ -84,9 +86,13 @@ def _scope(found: Sequence[Freeing]) -> str:
 
 def _title(found: Sequence[Freeing]) -> str:
     best, least = (choose(found, key=lambda one: one.times_less or 0) for choose in (max, min))
-    most, fewest = (style.digits(one.times_less or 0) for one in (best, least))
-    return (
-        f"Dropping each tensor after its last use takes {most} times less memory for "
+    most, fewest = (one.times_less or 0 for one in (best, least))
+    said = (
+        f"Dropping each tensor after its last use takes {style.digits(most)} times less memory for "
         f"{style.plain(best.model)} on {style.plain(best.backend)}"
-        + (f", and {fewest} times less where it helps least" if best is not least else "")
     )
+    if best is least:
+        return said
+    if fewest < NONE_LESS:
+        return f"{said}, no less for {style.plain(least.model)}"
+    return f"{said}, and {style.digits(fewest)} times less where it helps least"
