@@ -187,3 +187,17 @@ def test_the_instrument_reads_what_was_read_before():
     assert compiled.values[0] / MIB == pytest.approx(52.4, rel=0.01)
     assert without / MIB == pytest.approx(144.4, rel=0.01)
     assert copied / MIB == pytest.approx(192.0, rel=0.01)
+
+
+# T5 itself tells at each call that masks end at its layers.
+@pytest.mark.filterwarnings("ignore:.*with a mask attached to it", "ignore:.*looks like it has unbuilt state")
+def test_a_block_alone_takes_whatever_the_graph_gives_it(process, monkeypatch):
+    """T5's blocks take masks that are computed on the way; those of ViT lie inside a layer."""
+    monkeypatch.setattr(memory._state, "process", process, raising=False)
+    case = Case(model="t5_small#encoder", strategy=SINGLE_BLOCK, batch=1, length=8)
+    call, _, given = memory._single_block(case, case)
+    assert len(given) > 1
+    assert tuple(call()[0].shape) == (1, 8, 512)
+    inside = Case(model="vit_small", strategy=SINGLE_BLOCK, batch=1, length=224)
+    with pytest.raises(memory.SkippedError, match="the model's blocks lie inside a nested model or a layer"):
+        memory._single_block(inside, inside)

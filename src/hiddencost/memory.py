@@ -224,15 +224,17 @@ def _single_block(case: Case, warm: Case) -> tuple[Callable[[], Any], backends.C
     loaded, every = process.of(case)
     if not every.blocks:
         raise SkippedError("the model has no blocks")
-    embeddings, block = every[0], every[1]
-    step = steps_to(loaded.model, [block.tensor])[-1]
+    if every.blocks[0].inside:
+        raise SkippedError("the model's blocks lie inside a nested model or a layer")
+    step = steps_to(loaded.model, [every.blocks[0].tensor])[-1]
+    taken_by_it = [tensor for _, tensor in step.call.arguments]
 
     def values_at(shape: Case) -> list[Any]:
         placed = backends.place(process.inputs(shape), "eager", shape.batch)
         values = start(loaded.model, placed)
-        for before in steps_to(loaded.model, [embeddings.tensor]):
+        for before in steps_to(loaded.model, taken_by_it):
             before.run(before.call.operation, values)
-        return [values[id(tensor)] for _, tensor in step.call.arguments]
+        return [values[id(tensor)] for tensor in taken_by_it]
 
     def one_block(*given: Any) -> Any:
         taken = zip(step.call.arguments, given, strict=True)
