@@ -51,7 +51,7 @@ def recommended_ways(ways: tuple[Recommendation, ...]) -> Grid:
     rows = []
     for way in ways:
         reads = {read.points: read for read in way.reads}
-        row = [way.backend, way.mode, f"`{way.strategy}`"]
+        row = [way.backend, way.mode, way.strategy]
         for kind in kinds:
             if kind not in reads:
                 row += [NONE, NONE]
