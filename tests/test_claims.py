@@ -478,7 +478,8 @@ def test_a_full_run_answers_every_claim_with_every_clause() -> None:
         if answer.id in SENTENCES:
             assert answer.word != "not measured"
             assert len(sentence(answer).split("; ")) == len(SENTENCES[answer.id]), answer.id
-            assert all(figure.scope or not figure.where for figure in answer.figures)
+            if answer.id != "index_hard":  # whose figures are shares of many models
+                assert all(figure.scope or not figure.where for figure in answer.figures)
 
 
 @pytest.mark.parametrize("blocks", [0, 1, 2])
