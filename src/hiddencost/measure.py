@@ -179,9 +179,9 @@ def state_of(error: Exception) -> State:
 def told(error: Exception) -> str:
     """An exception as the reason of a record; where it was raised, if in code of one's own."""
     where = own.frames(error)
+    longest = None if isinstance(error, UserError) else 500
     text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-    text = re.sub(r"\S*/site-packages/", "", text)  # the machine's own folders tell nobody anything
-    text = text if isinstance(error, UserError) else text[:500]
+    text = re.sub(r"\S*/site-packages/", "", text)[:longest]  # the machine's own folders tell nobody anything
     return f"in your code, {where}: {text}" if where else text
 
 

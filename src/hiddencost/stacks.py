@@ -73,7 +73,10 @@ def _may_hold_blocks(operation: Any, known: Known) -> bool:
     """A model, or a layer that holds at least two layers of one class that could be blocks."""
     if is_graph(operation):
         return True
-    kinds = Counter(type(layer) for layer in sub_layers(operation) if _is_block(layer, known))
+    inside = sub_layers(operation)
+    if len(inside) < 2:
+        return False
+    kinds = Counter(type(layer) for layer in inside if _is_block(layer, known))
     return max(kinds.values(), default=0) > 1
 
 
@@ -405,13 +408,14 @@ def _addition(call: Call, made: dict[int, Any]) -> _Addition | None:
             source = made[id(tensor)][0]
             seen[source.number] = source
             left += [taken for _, taken in source.arguments]
-    kind = [
-        (type(one.operation).__name__, *(tuple(weight.shape) for weight in one.operation.weights))
-        for one in seen.values()
-        if getattr(one.operation, "weights", None)
-    ]
-    computes = any(len(shape) > 1 for _, *shapes in kind for shape in shapes)
-    return _Addition(call, stream, tuple(sorted(kind))) if reached and computes else None
+    import keras
+
+    layers = [one for one in seen.values() if isinstance(one.operation, keras.Layer)]
+    # What they return tells layers apart too, and is known at once: of their weights, TensorFlow makes the
+    # shapes anew each time they are asked for, which took half of the search.
+    kind = tuple(sorted((type(one.operation).__name__, str(one.outputs[0].shape)) for one in layers))
+    computes = any(len(weight.shape) > 1 for one in layers for weight in one.operation.weights)
+    return _Addition(call, stream, kind) if reached and computes else None
 
 
 def _periods(level: Sequence[Call], outer: tuple[Call, ...], chain: Sequence[_Addition]) -> Stack | None:
