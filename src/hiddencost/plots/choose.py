@@ -3,37 +3,52 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
 
+from hiddencost.claims.scenes import (
+    MODES,
+    SHOWN,
+    Row,
+    Setting,
+    by_shape,
+    forward_cases,
+    fullest_shape,
+    modes_of,
+    most_common,
+    place,
+    precise,
+    row_of,
+    setting_of,
+    told_shape,
+)
 from hiddencost.plots.style import COLOURS, MARKERS
-from hiddencost.records import REFERENCE, Case
-from hiddencost.stats import RESOLVED, Table
+from hiddencost.records import Case
 
-MODES = ("graph", "jit", "compile", "xla", "eager", "predict")
-"""Which mode a title speaks of, when it can choose."""
-SHOWN = ("eager", "eager_grad", "graph", "xla", "jit", "compile", "predict", "train")
-"""The order in which panels of modes stand."""
+__all__ = [
+    "FEWEST",
+    "MODES",
+    "SHOWN",
+    "Panel",
+    "Row",
+    "Setting",
+    "by_shape",
+    "find",
+    "forward_cases",
+    "fullest_shape",
+    "modes_of",
+    "most_common",
+    "ordered",
+    "place",
+    "precise",
+    "row_of",
+    "setting_of",
+    "sweep",
+    "told_shape",
+]
+
 FEWEST = 3
 """A line with fewer values is no sweep."""
-
-
-class Setting(NamedTuple):
-    """What all cases of one plot share."""
-
-    model: str
-    backend: str
-    device: str
-    dtype: str
-
-
-class Row(NamedTuple):
-    """A way, whatever the mode and shape."""
-
-    strategy: str
-    points: str
-    reduction: str
 
 
 @dataclass(frozen=True)
@@ -51,16 +66,6 @@ class Panel:
         return sorted({value for cases in self.series.values() for value in cases})
 
 
-def setting_of(case: Case) -> Setting:
-    """The setting of a case."""
-    return Setting(case.model, case.backend, case.device, case.dtype)
-
-
-def row_of(case: Case) -> Row:
-    """The row of a case."""
-    return Row(case.strategy, case.points, case.reduction)
-
-
 def ordered(rows: Iterable[Row]) -> list[Row]:
     """Rows in the order of the known strategies and points; unknown ones last, by name."""
     strategies, points = list(COLOURS), list(MARKERS)
@@ -75,43 +80,6 @@ def ordered(rows: Iterable[Row]) -> list[Row]:
         )
 
     return sorted(set(rows), key=key)
-
-
-def modes_of(cases: Iterable[Case], order: Sequence[str] = SHOWN) -> list[str]:
-    """The modes of the cases, in `order`; unknown ones last, by name."""
-    return sorted({case.mode for case in cases}, key=lambda mode: (place(mode, order), mode))
-
-
-def place(mode: str, order: Sequence[str]) -> int:
-    """Where a mode stands in an order; unknown ones at its end."""
-    return order.index(mode) if mode in order else len(order)
-
-
-def forward_cases(table: Table, metric: str) -> list[Case]:
-    """The cases of the forward suite that have this metric.
-
-    Where `predict` ran data sets of several sizes at one shape, those are the data-set suite, save for
-    a size that has more ways than any other: the forward suite ran that one too.
-    """
-    cases = [case for case in table.cases(metric) if case.batch and case.length and case.layers is None]
-    ways: dict[Case, Counter[int | None]] = defaultdict(Counter)
-    for case in cases:
-        ways[case.group.with_(examples=None)][case.examples] += 1
-    kept: dict[Case, int | None] = {}
-    for key, sizes in ways.items():
-        (size, most), *others = sizes.most_common()
-        if not others or others[0][1] < most:
-            kept[key] = size
-    chosen = object()
-    return [case for case in cases if kept.get(case.group.with_(examples=None), chosen) == case.examples]
-
-
-def most_common(cases: Iterable[Case]) -> list[Case]:
-    """The cases of the setting that has the most of them (the first measured among equals)."""
-    by_setting: dict[Setting, list[Case]] = defaultdict(list)
-    for case in cases:
-        by_setting[setting_of(case)].append(case)
-    return max(by_setting.values(), key=len, default=[])
 
 
 def sweep(cases: Iterable[Case], swept: str, fixed: str) -> list[Panel]:
@@ -156,35 +124,6 @@ def _series(cases: Iterable[Case], swept: str) -> dict[Row, dict[int, Case]]:
     for case in sorted(cases, key=lambda case: int(getattr(case, swept))):
         found[row_of(case)][getattr(case, swept)] = case
     return {row: found[row] for row in ordered(found) if len(found[row]) >= FEWEST}
-
-
-def by_shape(cases: Iterable[Case]) -> dict[tuple[int, int], list[Case]]:
-    """Cases by (batch, length)."""
-    shapes: dict[tuple[int, int], list[Case]] = defaultdict(list)
-    for case in cases:
-        shapes[case.batch, case.length].append(case)
-    return shapes
-
-
-def fullest_shape(
-    cases: Iterable[Case], worth: Callable[[list[Case]], tuple[float, ...]]
-) -> tuple[int, int] | None:
-    """The shape with the most ways; among equals, the one whose cases are worth the most."""
-    shapes = by_shape(cases)
-    if not shapes:
-        return None
-    return max(shapes, key=lambda key: (len({row_of(case) for case in shapes[key]}), *worth(shapes[key])))
-
-
-def precise(table: Table, cases: Iterable[Case]) -> bool:
-    """Whether at least half of the comparisons of these cases would have shown a difference of 2 %."""
-    known = []
-    for case in cases:
-        comparison = table.compare(case)
-        if case.strategy != REFERENCE and comparison is not None:
-            smallest = comparison.smallest_detectable
-            known.append(smallest is not None and smallest <= RESOLVED)
-    return bool(known) and 2 * sum(known) >= len(known)
 
 
 def find(cases: Iterable[Case], strategy: str, points: str, mode: str | None = None) -> Case | None:

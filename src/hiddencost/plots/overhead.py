@@ -47,14 +47,7 @@ class Column:
 def overhead(table: Table) -> Figure | None:
     """Every way at one shape, mode beside mode: the smallest precise shape of those with the most ways."""
     cases = choose.most_common(choose.forward_cases(table, "seconds"))
-    chosen = choose.fullest_shape(
-        cases,
-        lambda members: (
-            choose.precise(table, members),
-            len(choose.modes_of(members)),
-            -members[0].batch * members[0].length,
-        ),
-    )
+    chosen = choose.told_shape(table, cases)
     if chosen is None:
         return None
     members = choose.by_shape(cases)[chosen]
