@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Iterable, Sequence
 
 UNITS: dict[str, tuple[tuple[str, float], ...]] = {
@@ -57,6 +58,12 @@ def some(words: Iterable[str], most: int = 4) -> str:
     """The same, of the first `most` words and a count of the others."""
     every = list(words)
     return listed(every if len(every) <= most + 1 else [*every[:most], f"{len(every) - most} more"])
+
+
+def one_line(text: str) -> str:
+    """Text from a record as one line: what would move a terminal's cursor, change its colours or turn the
+    direction of writing is a space, and so is every line break."""
+    return "".join(" " if unicodedata.category(sign)[0] in "CZ" else sign for sign in text)
 
 
 def percent(share: float, signed: bool = False) -> str:

@@ -10,7 +10,6 @@ import colorsys
 import functools
 import hashlib
 import threading
-import unicodedata
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ import matplotlib
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
+from hiddencost.formatting import one_line
 from hiddencost.records import OUTPUT, REFERENCE, SINGLE_BLOCK, TWIN, Case
 from hiddencost.stats import Table
 
@@ -196,7 +196,7 @@ def _luminance(*channels: float) -> float:
 
 def plain(name: str, longest: int = LONGEST) -> str:
     """A name from a record as one line of text: no mathtext, no control characters, not too long."""
-    flat = "".join(" " if unicodedata.category(sign)[0] in "CZ" else sign for sign in name)
+    flat = one_line(name)
     if len(flat) > longest:
         flat = flat[: longest - 1] + "…"
     return flat.replace("$", r"\$")
