@@ -192,7 +192,7 @@ def test_the_report_is_written_from_the_results_alone(tmp_path):
     result = call("report", str(run))
     assert result.exit_code == 0, result.output
     assert (run / "report.md").is_file()
-    assert f"Report: {run / 'report.md'}" in result.output
+    assert f"Report:   {run / 'report.md'}" in result.output
     assert Path(run / "plots").is_dir()
 
 

@@ -234,14 +234,19 @@ def test_a_complete_run_says_how_it_ended() -> None:
 
 def test_the_last_screen_has_a_sentence_for_each_question() -> None:
     lines = summary_lines(run_of(group({ALWAYS: 1.02}), planned=[Case(model="other", strategy="final_only")]))
-    assert len(lines) == 12
+    assert len(lines) == 14
     assert lines[0] == "m, tensorflow on cpu, float32, 5 timing blocks, 0 memory processes"
     assert lines[3] == (
         "always_return: does not hold. Always returning every hidden state multiplies the time by 1.020 "
         "[1.010, 1.030] in graph; this run does not measure: peak heap and peak heap of a data set."
     )
+    assert lines[-3:-1] == [
+        "Fastest at m 4x128, in graph:",
+        "  `always_return_all` reads all hidden states in 1.020 [1.010, 1.030] of a full forward pass; "
+        "no other way was measured.",
+    ]
     assert lines[-1] == "planned cases without any measurement: 1 (the report lists them)"
-    assert len(summary_lines(synthetic_run())) <= 16
+    assert len(summary_lines(synthetic_run())) <= 21
     assert not any("\n" in line for line in summary_lines(synthetic_run()))
 
 

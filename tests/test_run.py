@@ -89,7 +89,7 @@ def test_the_report_and_the_plots_are_there_and_the_last_screen_fits(smoke):
     assert all(f"plots/{name}.png" in report for name in plots)
     screen = printed[printed.index("minilm, tensorflow") :]
     assert "slice_and_dice" in screen
-    assert f"Report: {folder / 'report.md'}" in screen
+    assert f"Report:   {folder / 'report.md'}" in screen
     assert screen.count("\n") <= 24
 
 

@@ -20,7 +20,7 @@ from hiddencost.claims.sentences import sentence
 from hiddencost.records import Answer, Run
 from hiddencost.stats import Table
 
-__all__ = ["CLAIMS", "Claim", "answers", "sentence", "sound"]
+__all__ = ["CLAIMS", "Claim", "answers", "answers_from", "sentence", "sound"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,11 @@ class Claim:
 
 def answers(run: Run) -> list[Answer]:
     """The answers to CLAIMS, in their order."""
-    table = Table(sound(run))
+    return answers_from(Table(sound(run)))
+
+
+def answers_from(table: Table) -> list[Answer]:
+    """The same, from the table of a sound run: one that others read from too keeps what it has fitted."""
     return [claim.answer(table) for claim in CLAIMS]
 
 

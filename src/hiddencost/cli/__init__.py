@@ -255,7 +255,8 @@ def _report(folder: Path) -> None:
             f"report of {folder}: cannot be written ({error.strerror}: {error.filename})"
         ) from None
     click.echo("\n".join([*page.summary_lines(found), *page.together_lines(found)]))
-    click.echo(f"\nReport: {written}\nAgain:  hiddencost report {folder}")
+    click.echo(f"\nRun:      {folder}\nReport:   {written}")
+    click.echo(f"Again:    hiddencost report {folder}")
 
 
 @main.command()

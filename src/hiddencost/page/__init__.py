@@ -11,16 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hiddencost.claims import CLAIMS, Claim, answers, sentence, sound
+from hiddencost.claims import CLAIMS, Claim, answers, answers_from, sentence, sound
 from hiddencost.claims.evidence import at
-from hiddencost.formatting import NONE, aligned, quantity
+from hiddencost.formatting import NONE, aligned, one_line, quantity
 from hiddencost.page.circumstances import environments, not_measured, opening, unmeasured
 from hiddencost.page.costs import growth, one_off
+from hiddencost.page.fastest import fastest_lines
 from hiddencost.page.found import found
 from hiddencost.page.freed import freed
 from hiddencost.page.grids import Grid, Section
 from hiddencost.page.tables import data_sets, lookups, memory, times, twins
-from hiddencost.page.together import together
+from hiddencost.page.together import best_ways_of_all, together
 from hiddencost.records import Answer, Figure, Run
 from hiddencost.stats import Table
 
@@ -97,13 +98,14 @@ def escaped(value: object) -> str:
 
 
 def summary_lines(run: Run) -> list[str]:
-    """What the run says, for a terminal: a line for each question, and what was not measured."""
-    facts = dict(opening(run))
+    """What the run says, for a terminal: a line for each question, the fastest way for each kind of points,
+    and what was not measured."""
+    facts, table = dict(opening(run)), Table(sound(run))
     head = [f"{facts['models']}, {facts['backend']}, {facts['blocks']}"]
-    told = [f"{answer.id}: {answer.word}. {sentence(answer, short=True)}" for answer in answers(run)]
+    told = [f"{answer.id}: {answer.word}. {sentence(answer, short=True)}" for answer in answers_from(table)]
     bad = [m for m in run.measurements if m.state not in ("ok", "skipped")]
     failed = {m.case for m in bad}
-    reasons = list(dict.fromkeys(f"  {m.state}: {' '.join(m.reason.split())}"[:250] for m in bad))
+    reasons = list(dict.fromkeys(f"  {m.state}: {' '.join(one_line(m.reason).split())}"[:250] for m in bad))
     absent = unmeasured(run)
     problems = [
         text
@@ -115,14 +117,16 @@ def summary_lines(run: Run) -> list[str]:
     ]
     if reasons:
         problems[1:1] = [*reasons[:MOST_REASONS], *["  ..."] * (len(reasons) > MOST_REASONS)]
-    return [*head, *told, *problems]
+    return list(map(one_line, [*head, *told, *fastest_lines(table), *problems]))
 
 
 def together_lines(run: Run) -> list[str]:
-    """For a terminal: the tables of backends that took turns, where any did."""
+    """For a terminal: the fastest way of each of the backends that took turns, where any did. The report has
+    every way beside them, shape by shape."""
     lines: list[str] = []
-    for table in together(Table(sound(run))).grids:
-        lines += ["", table.title, *aligned([table.header, *table.rows])]
+    for table in best_ways_of_all(Table(sound(run))):
+        rows = [tuple(map(one_line, row)) for row in (table.header, *table.rows)]
+        lines += ["", one_line(table.title), *aligned(rows)]
     return lines
 
 

@@ -21,9 +21,14 @@ def together(table: Table) -> Section:
         "timed (to 5e-3: KerasHub's BERT has the approximate gelu). A ratio to its own plain pass is what "
         "reading adds there; a ratio to the first one's is what a user gets in the end."
     )
-    read = dict.fromkeys(case.points for meeting in met for case in meeting.cases)
-    grids = (*(best_ways(table, points) for points in read), *(_shape(table, meeting) for meeting in met))
+    grids = (*best_ways_of_all(table), *(_shape(table, meeting) for meeting in met))
     return Section("Side by side: backends and other libraries", note, grids)
+
+
+def best_ways_of_all(table: Table) -> tuple[Grid, ...]:
+    """A table for the plain forward pass, and one for each kind of points that any backend read."""
+    read = dict.fromkeys(case.points for meeting in meetings(table) for case in meeting.cases)
+    return tuple(best_ways(table, points) for points in read)
 
 
 def best_ways(table: Table, points: str) -> Grid:
