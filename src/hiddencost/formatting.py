@@ -66,6 +66,19 @@ def one_line(text: str) -> str:
     return "".join(" " if unicodedata.category(sign)[0] in "CZ" else sign for sign in text)
 
 
+PLAIN_SIGNS = str.maketrans("▁▂▃▄▅▆▇█–…", ".:-=+*%#-.")
+"""What stands for signs that a terminal's encoding lacks, bars from low to high."""
+
+
+def readable(text: str, encoding: str) -> str:
+    """The text, as far as an encoding can hold it: with plainer signs where it lacks some of them."""
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return text.translate(PLAIN_SIGNS).encode(encoding, "replace").decode(encoding)
+    return text
+
+
 def percent(share: float, signed: bool = False) -> str:
     """`1.4 %`, `0.32 %`, `-0.27 %`: one decimal from 1 % on, two below."""
     value = 100 * share

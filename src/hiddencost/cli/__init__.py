@@ -25,6 +25,7 @@ from hiddencost.cli.measuring import (
     supervised,
     warn,
 )
+from hiddencost.cli.showing import show
 from hiddencost.errors import UserError
 from hiddencost.records import TWIN
 from hiddencost.supervise import CASE_TIMEOUT
@@ -62,6 +63,7 @@ def main(debug: bool) -> None:
     A first look in about a minute:   hiddencost run --grid smoke
     The full answer in 20 minutes:    hiddencost run
     Its report again:                 hiddencost report reports/latest
+    One case with its raw values:     hiddencost show reports/latest middle 1x16 graph
     """
 
 
@@ -256,7 +258,7 @@ def _report(folder: Path) -> None:
         ) from None
     click.echo("\n".join([*page.summary_lines(found), *page.together_lines(found)]))
     click.echo(f"\nRun:      {folder}\nReport:   {written}")
-    click.echo(f"Again:    hiddencost report {folder}")
+    click.echo(f"One case: hiddencost show {folder} CASE\nAgain:    hiddencost report {folder}")
 
 
 @main.command()
@@ -391,5 +393,5 @@ def _table(rows: Sequence[tuple[str, str]]) -> None:
     click.echo("\n".join(formatting.aligned(rows)))
 
 
-for command in (baseline, extract, gate):
+for command in (baseline, extract, gate, show):
     main.add_command(command)
