@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hiddencost.formatting import listed
+from hiddencost.formatting import listed, quantity
 from hiddencost.grid import MODES
 from hiddencost.plots import choose, parts, style
 from hiddencost.plots.choose import Row
@@ -114,6 +114,7 @@ def _times(ax: Axes, table: Table, rows: Sequence[Row], cases: Sequence[Case]) -
         if low is not None and high is not None:
             ax.plot([low, high], [height, height], color=style.QUIET, linewidth=1.2, zorder=4, gid="interval")
         parts.value(ax, height, style.seconds(center[0]), VALUES[0])
+        parts.told(ax, middle, height, f"plain forward pass: {quantity(*center, unit='s')}")
 
 
 def _ratios(ax: Axes, table: Table, rows: Sequence[Row], cases: Sequence[Case]) -> None:
@@ -148,7 +149,7 @@ def _peaks(ax: Axes, table: Table, rows: Sequence[Row], cases: Sequence[Case]) -
         for way, thick in (((REFERENCE, OUTPUT), 0.28), (READ[1][0], 0.62)):
             case = _of(cases, row, *way)
             center = table.center(case, peak_metric(case)) if case else None
-            if center:
+            if case and center:
                 mib = center[0] / MIB
                 ax.barh(
                     height,
@@ -160,6 +161,7 @@ def _peaks(ax: Axes, table: Table, rows: Sequence[Row], cases: Sequence[Case]) -
                     gid="peak",
                 )
                 told.append(style.digits(mib))
+                parts.told(ax, mib, height, f"{style.way(case)}: {quantity(*center, unit='B')}")
         parts.value(ax, height, " → ".join(told), VALUES[2])
 
 

@@ -83,7 +83,7 @@ def _draw(ax: Axes, table: Table, metric: str, lines: dict[choose.Row, dict[int,
             parts.scaled(center, factor) for case in cases.values() if (center := table.center(case, metric))
         ]
         shade, name = style.colour(row.strategy), style.way(next(iter(cases.values())))
-        parts.line(ax, list(cases), centers, shade, style.marker(row.points), 4, name)
+        parts.line(ax, list(cases), centers, shade, style.marker(row.points), 4, name, "MiB")
         heights += [center for center, _, _ in centers]
         ends.append(labels.End(max(cases), centers[-1][0], name, shade))
         per_example = payload_per_example(table, next(iter(cases.values()))) if bytes_ else None
@@ -149,7 +149,7 @@ def payload(table: Table) -> Figure | None:
     for points, line in sizes.items():
         mibs: list[parts.Center] = [(mib, None, None) for mib in line.values()]
         name = " or ".join(style.POINTS.get(one) or style.plain(one, 18) for one in points)
-        parts.line(ax, list(line), mibs, shade, style.marker(points[0]), 3, name)
+        parts.line(ax, list(line), mibs, shade, style.marker(points[0]), 3, name, "MiB")
         ends.append(labels.End(max(line), line[max(line)], name, shade))
     ax.set_xlabel("sequence length, tokens")
     ax.set_ylabel("hidden states per example, MiB")

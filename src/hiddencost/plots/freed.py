@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hiddencost.claims.freed import FREED, Freeing, freeings
-from hiddencost.formatting import listed
+from hiddencost.formatting import listed, quantity
 from hiddencost.plots import parts, style
 from hiddencost.plots.choose import Row
 from hiddencost.records import OUTPUT, REFERENCE
@@ -59,6 +59,8 @@ def _peaks(ax: Axes, found: Sequence[Freeing]) -> None:
         ax.plot(freed_, height, "o", color=style.colour(FREED), zorder=4, gid="freed")
         told = f"{style.digits(own)} → {style.digits(freed_)}, ÷ {style.digits(one.times_less or 0)}"
         parts.value(ax, height, told, VALUES[0])
+        parts.told(ax, own, height, f"{_model(one)}, {one.backend}, Keras's own run: {quantity(own)} MiB")
+        parts.told(ax, freed_, height, f"{_model(one)}, {one.backend}, freed run: {quantity(freed_)} MiB")
 
 
 def _times(ax: Axes, found: Sequence[Freeing]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hiddencost.formatting import listed
+from hiddencost.formatting import listed, quantity
 from hiddencost.plots import choose, labels, parts, style
 from hiddencost.records import Case
 from hiddencost.stats import SETTLED, Table, interval, t_interval
@@ -104,6 +104,8 @@ def _line(ax: Axes, case: Case, centers: Sequence[parts.Center], skipped: int) -
     if known:
         xs, lows, highs = zip(*known, strict=True)
         ax.fill_between(xs, lows, highs, color=shade, alpha=0.2, linewidth=0, gid="interval")
+    shown = f"{style.way(case)}, {mode}, call {calls[-1]:,}: {quantity(*centers[-1])}"
+    parts.told(ax, calls[-1], last, shown)
     return labels.End(calls[-1], last, f"{style.LABELS[case.strategy]},\n{mode}", shade)
 
 

@@ -55,7 +55,7 @@ def _latency(table: Table, swept: str, fixed: str, name: str, unit_of: str) -> F
     every = [center * factor for center, _, _ in centers.values()]
     tiles = sheet.tiles(len(panels), columns, LEFT, room, HEIGHT, 0.25)
     for place, (ax, panel, names) in enumerate(zip(tiles, panels, named, strict=True)):
-        _draw(ax, panel, centers, factor)
+        _draw(ax, panel, centers, factor, unit)
         parts.log_axis(ax, "x", panel.values, measured=True)
         parts.log_axis(ax, "y", every)
         parts.grid_lines(ax)
@@ -78,7 +78,7 @@ def _layout(named: list[list[labels.End]]) -> tuple[list[list[labels.End]], int,
     return named, min(2, len(named)), LABELS, labels.GAP
 
 
-def _draw(ax: Axes, panel: choose.Panel, centers: dict[Case, parts.Center], factor: float) -> None:
+def _draw(ax: Axes, panel: choose.Panel, centers: dict[Case, parts.Center], factor: float, unit: str) -> None:
     """The lines of one panel; the reference on top, since many lie on it."""
     for row, cases in panel.series.items():
         parts.line(
@@ -89,6 +89,7 @@ def _draw(ax: Axes, panel: choose.Panel, centers: dict[Case, parts.Center], fact
             style.marker(row.points),
             5 if row.strategy == REFERENCE else 3,
             style.way(next(iter(cases.values()))),
+            unit,
         )
 
 

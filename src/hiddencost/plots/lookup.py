@@ -112,7 +112,7 @@ def _draw(ax: Axes, table: Table, ways: Ways, step: str, log: bool) -> None:
     for row in choose.ordered(choose.Row(way, "", "") for way in centers):
         way, cases = row.strategy, centers[row.strategy]
         shade, name = style.colour(way), style.way(next(iter(ways[way].values())))
-        parts.line(ax, list(cases), list(cases.values()), shade, "o", 3, name)
+        parts.line(ax, list(cases), list(cases.values()), shade, "o", 3, name, "µs")
         last = max(cases)
         ends.append(
             labels.End(last, cases[last][0], f"{name}\n{_slope(table, ways[way], step)}".strip(), shade)

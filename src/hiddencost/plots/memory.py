@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hiddencost.formatting import listed
+from hiddencost.formatting import listed, quantity
 from hiddencost.plots import choose, labels, parts, style
 from hiddencost.records import OUTPUT, REFERENCE, SINGLE_BLOCK, Case
 from hiddencost.stats import Table
@@ -108,7 +108,7 @@ def _draw_peaks(ax: Axes, table: Table, panel: choose.Panel) -> None:
         shade = style.colour(row.strategy)
         zorder = 5 if row.strategy == REFERENCE else 4
         name = style.way(next(iter(cases.values())))
-        parts.line(ax, list(cases), centers, shade, style.marker(row.points), zorder, name)
+        parts.line(ax, list(cases), centers, shade, style.marker(row.points), zorder, name, "MiB")
         ends.append(labels.End(list(cases)[-1], centers[-1][0], name, shade))
     labels.end_labels(ax, ends)
 
@@ -214,6 +214,7 @@ def _bar(ax: Axes, table: Table, height: int, case: Case) -> None:
                 gid=gid,
             )
     parts.value(ax, height, style.digits(peak), VALUES)
+    parts.told(ax, peak, height, f"{style.way(case)}: {quantity(peak, low, high)} MiB")
 
 
 def _title_of_all(table: Table, cases: Sequence[Case]) -> str:

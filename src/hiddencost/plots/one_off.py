@@ -117,6 +117,8 @@ def _bars(ax: Axes, table: Table, rows: Sequence[choose.Row], cases: Sequence[Ca
                 ax.plot(ends[1:], [height] * 2, color=style.INK, linewidth=1.2, zorder=4, gid="interval")
             longest = max(longest, *ends)
             parts.value(ax, height, style.seconds(build[0] + first[0]), VALUES)
+            once = f"build {style.seconds(build[0])}, first call {style.seconds(first[0])}"
+            parts.told(ax, ends[0], height, f"{style.way(case)}: {once}")
     ax.set_xlim(0, longest * 1.04 or 1.0)
     ax.xaxis.set_major_locator(_few(ax))
 
@@ -163,6 +165,7 @@ def _crossing(ax: Axes, calls: float, seconds: float, shade: str) -> None:
         zorder=5,
         gid="even",
     )
+    parts.told(ax, calls, seconds, f"ahead from call {ahead_from(calls):,} on")
     ax.annotate(
         f"{ahead_from(calls):,}",
         xy=(calls, seconds),

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from hiddencost.formatting import quantity
 from hiddencost.plots import style
 from hiddencost.plots.choose import Row
 from hiddencost.records import Comparison
@@ -190,8 +191,9 @@ def line(
     marker: str,
     zorder: float,
     name: str,
+    unit: str = "",
 ) -> None:
-    """A line through the centers, with a bar where an interval exists."""
+    """A line through the centers, with a bar where an interval exists; unit: of the centers."""
     ax.plot(
         xs,
         [center for center, _, _ in centers],
@@ -205,6 +207,14 @@ def line(
     for x, (_, low, high) in zip(xs, centers, strict=True):
         if low is not None and high is not None:
             ax.plot([x, x], [low, high], color=shade, linewidth=1.1, zorder=zorder, gid="interval")
+    for x, center in zip(xs, centers, strict=True):
+        told(ax, x, center[0], f"{name}, {number(x)}: {quantity(*center)} {unit}")
+
+
+def told(ax: Axes, x: float, y: float, text: str) -> None:
+    """What a reader is told of a place when the mouse is on it, in the SVG (see `style.save`)."""
+    looks: dict[str, Any] = {"linestyle": "none", "marker": "o", "markersize": 9, "alpha": 0}
+    ax.plot([x], [y], **looks, clip_on=False, zorder=9, gid=style.TOLD + text.replace(r"\$", "$").strip())
 
 
 def scaled(center: Center, factor: float) -> Center:
@@ -278,6 +288,8 @@ def dot(
         zorder=5,
         gid="ratio",
     )
+    shown = quantity(comparison.ratio, comparison.low, comparison.high)
+    told(ax, min(max(comparison.ratio, low), high), height, f"{style.way(comparison.case)}: {shown}")
 
 
 def evenly(items: Sequence[Item], most: int) -> list[Item]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import colorsys
 import functools
 import hashlib
+import io
+import re
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -77,6 +79,8 @@ TEXT = 9.0
 SMALL = 8.0
 TITLE = 11.5
 DPI = 150
+TOLD = "told "
+"""How the gid of an artist begins that tells something when the mouse is on it: the rest is the text."""
 LONGEST = 30
 """Characters of a name that a plot shows; the rest becomes an ellipsis."""
 
@@ -157,12 +161,14 @@ def styled(draw: Callable[[Table], Figure | None]) -> Callable[[Table], Figure |
 
 
 def save(figure: Figure, stem: Path) -> None:
-    """Write `<stem>.svg` and `<stem>.png`: the same bytes for the same figure, text kept as text."""
+    """Write `<stem>.svg` and `<stem>.png`: the same bytes for the same figure, text kept as text. What the
+    figure tells (see TOLD) becomes a title of its place in the SVG."""
     title = figure.get_suptitle().replace(r"\$", "$").replace("\n", " ")
     with settings():
-        figure.savefig(
-            stem.with_name(f"{stem.name}.svg"), metadata={"Date": None, "Creator": None, "Title": title}
-        )
+        svg = io.StringIO()
+        figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None, "Title": title})
+        text = re.sub(rf'<g id="{TOLD}([^"]*)">', r'<g class="told"><title>\1</title>', svg.getvalue())
+        stem.with_name(f"{stem.name}.svg").write_text(text, encoding="utf-8")
         figure.savefig(stem.with_name(f"{stem.name}.png"), dpi=DPI, metadata={"Software": None})
 
 
