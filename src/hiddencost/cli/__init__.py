@@ -240,25 +240,40 @@ def _finish(folder: Path, how: str) -> None:
 
 @main.command()
 @click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
-def report(run_folder: Path) -> None:
-    """Write the report and plots of a finished or interrupted RUN, from its results alone."""
-    _report(run_folder)
+@click.option(
+    "--against",
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    help="On the page also what moved since another run, with the gate's verdicts.",
+)
+def report(run_folder: Path, against: Path | None) -> None:
+    """Write the page, the report and the plots of a finished or interrupted RUN, from its results alone."""
+    _report(run_folder, against)
 
 
-def _report(folder: Path) -> None:
+def _report(folder: Path, against: Path | None = None) -> None:
     from hiddencost import page, plots
+    from hiddencost.page.compared import compare
+    from hiddencost.page.html import write_page
 
     found = store.read(folder)
+    compared = compare(found, store.read(against), str(against)) if against else None
     into = folder if folder.is_dir() else folder.parent
     try:
-        written = page.write_report(found, into, plots.render(found, into / "plots"))
+        drawn = plots.render(found, into / "plots")
+        written = page.write_report(found, into, drawn)
+        shown = write_page(found, into, drawn, compared)
     except OSError as error:
         raise UserError(
             f"report of {folder}: cannot be written ({error.strerror}: {error.filename})"
         ) from None
     click.echo("\n".join([*page.summary_lines(found), *page.together_lines(found)]))
-    click.echo(f"\nRun:      {folder}\nReport:   {written}")
-    click.echo(f"One case: hiddencost show {folder} CASE\nAgain:    hiddencost report {folder}")
+    click.echo(f"
+Run:      {folder}
+Page:     {shown}
+Report:   {written}")
+    click.echo(f"One case: hiddencost show {folder} CASE
+Again:    hiddencost report {folder}")
 
 
 @main.command()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
@@ -63,17 +63,27 @@ def as_markdown(outcome: Outcome) -> str:
 
 def _rows(outcome: Outcome) -> Iterator[Sequence[str]]:
     """What moved, is missing or unclear: the worst first."""
-    told = [change for change in outcome.changes if change.word != "same" or change.reason]
-    for change in sorted(told, key=lambda change: (ORDER.index(change.word), str(change.case))):
-        unit = UNITS.get(change.metric, "")
-        yield (
-            str(change.case),
-            change.metric,
-            _value(change.before, unit),
-            _value(change.after, unit),
-            _ratio(change),
-            _word(change, outcome),
-        )
+    for change in worst_first(outcome.changes):
+        if change.word != "same" or change.reason:
+            yield row(change, outcome)
+
+
+def worst_first(changes: Iterable[Change]) -> list[Change]:
+    """The changes by how bad they are, then by name."""
+    return sorted(changes, key=lambda change: (ORDER.index(change.word), str(change.case)))
+
+
+def row(change: Change, outcome: Outcome) -> tuple[str, ...]:
+    """The change as COLUMNS tell it."""
+    unit = UNITS.get(change.metric, "")
+    return (
+        str(change.case),
+        change.metric,
+        _value(change.before, unit),
+        _value(change.after, unit),
+        _ratio(change),
+        _word(change, outcome),
+    )
 
 
 def _value(value: float | None, unit: str) -> str:

@@ -13,7 +13,7 @@ import io
 import re
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -189,9 +189,15 @@ def marker(points: str) -> str:
 def ink(shade: str) -> str:
     """The colour, darkened until text in it has a contrast of 4.5 to 1 on white (WCAG 2 level AA)."""
     red, green, blue = to_rgb(shade)
-    while 1.05 / (_luminance(red, green, blue) + 0.05) < 4.5:
+    while contrast((red, green, blue), (1.0, 1.0, 1.0)) < 4.5:
         red, green, blue = red * 0.95, green * 0.95, blue * 0.95
     return to_hex((red, green, blue))
+
+
+def contrast(one: Sequence[float], other: Sequence[float]) -> float:
+    """The contrast of two sRGB colours, from 1 to 21, as WCAG 2 defines it."""
+    dark, light = sorted((_luminance(*one), _luminance(*other)))
+    return (light + 0.05) / (dark + 0.05)
 
 
 def _luminance(*channels: float) -> float:

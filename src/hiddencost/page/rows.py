@@ -1,0 +1,202 @@
+"""Every measurement of a run as a row of one table: for the page's own table, and for programs."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from hiddencost.claims.evidence import over
+from hiddencost.records import METRICS, REFERENCE, Case, Comparison, Measurement
+from hiddencost.stats import Table, peak_metric
+
+MOST = 10_000
+"""As many measurements the page holds: those that matter most, where a run has more."""
+PICKED = (
+    "model",
+    "backend",
+    "device",
+    "dtype",
+    "mode",
+    "strategy",
+    "points",
+    "batch",
+    "length",
+    "metric",
+    "verdict",
+)
+"""The columns that a reader filters by."""
+UNITS = {metric.name: metric.unit for metric in METRICS}
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """One metric of one case. value, low, high: over all blocks, in the metric's unit. ratio and its
+    interval: to the plain forward pass of the same group, of times and peaks. band: the noise band of its
+    group. verdict: the word on its time, `reference`, a state that is not `ok`, or nothing. claims: ids of
+    the questions whose answer rests on the case."""
+
+    case: Case
+    metric: str
+    unit: str
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    blocks: int = 0
+    ratio: float | None = None
+    ratio_low: float | None = None
+    ratio_high: float | None = None
+    band: tuple[float, float] | None = None
+    verdict: str = ""
+    reason: str = ""
+    claims: tuple[str, ...] = ()
+
+    @property
+    def extra(self) -> str:
+        """What a suite varies beside the shape: `12 layers`, `at 3`, `512 examples`, `mean`."""
+        case = self.case
+        told = [
+            f"{case.layers:,} layers" if case.layers is not None else "",
+            f"at {case.position:,}" if case.position is not None else "",
+            f"{case.examples:,} examples" if case.examples is not None else "",
+            case.reduction if case.reduction != "none" else "",
+        ]
+        return ", ".join(filter(None, told))
+
+
+def rows_of(table: Table, claims: dict[Case, tuple[str, ...]]) -> list[Row]:
+    """A row for each case and metric that was measured, and for each that was not and why."""
+    found = [
+        _measured(table, case, metric.name, claims.get(case, ()))
+        for metric in METRICS
+        for case in table.cases(metric.name)
+    ]
+    return [*found, *(_not_ok(m, count) for m, count in _distinct(table.not_ok))]
+
+
+def _measured(table: Table, case: Case, metric: str, claims: tuple[str, ...]) -> Row:
+    center = table.center(case, metric)
+    value, low, high = center or (None, None, None)
+    row = Row(
+        case=case,
+        metric=metric,
+        unit=UNITS[metric],
+        value=value,
+        low=low,
+        high=high,
+        blocks=len(table.blocks(case, metric)),
+        claims=claims,
+    )
+    if metric == "seconds":
+        return _timed(table, row)
+    if center and metric == peak_metric(case) and case != case.group:
+        plain = table.center(case.group, metric)
+        if plain and plain[0] > 0 and center[0] > 0:
+            ratio, least, most = over(center, plain)
+            return msgspec.structs.replace(row, ratio=ratio, ratio_low=least, ratio_high=most)
+    return row
+
+
+def _timed(table: Table, row: Row) -> Row:
+    if row.case.strategy == REFERENCE:
+        return msgspec.structs.replace(row, verdict="reference", band=table.band(row.case))
+    verdict = table.verdict(row.case)
+    found: Comparison | None = verdict.comparison
+    return msgspec.structs.replace(
+        row,
+        ratio=found.ratio if found else None,
+        ratio_low=found.low if found else None,
+        ratio_high=found.high if found else None,
+        band=verdict.band,
+        verdict=verdict.word,
+        reason=verdict.reason,
+    )
+
+
+def _distinct(bad: Iterable[Measurement]) -> list[tuple[Measurement, int]]:
+    """The first of those that are alike in all but the block, with their number."""
+    first: dict[tuple[Case, str, str, str], Measurement] = {}
+    counts: Counter[tuple[Case, str, str, str]] = Counter()
+    for measurement in bad:
+        key = measurement.case, measurement.metric, measurement.state, measurement.reason
+        first.setdefault(key, measurement)
+        counts[key] += 1
+    return [(measurement, counts[key]) for key, measurement in first.items()]
+
+
+def _not_ok(bad: Measurement, count: int) -> Row:
+    return Row(
+        case=bad.case,
+        metric=bad.metric,
+        unit=UNITS.get(bad.metric, ""),
+        blocks=count,
+        verdict=bad.state.replace("_", " "),
+        reason=bad.reason,
+    )
+
+
+def that_matter(rows: Sequence[Row], most: int = MOST) -> list[Row]:
+    """At most so many, in their order: first what failed, then times, the farthest from the plain pass first,
+    then peaks, then all else."""
+    if len(rows) <= most:
+        return list(rows)
+
+    def key(place: int) -> tuple[int, float]:
+        row = rows[place]
+        if row.value is None:
+            return 0, 0.0
+        kind = 1 if row.metric == "seconds" else 2 if row.ratio is not None else 3
+        return kind, -abs(math.log(row.ratio)) if row.ratio else 0.0
+
+    kept = set(sorted(range(len(rows)), key=key)[:most])
+    return [row for place, row in enumerate(rows) if place in kept]
+
+
+COLUMNS: dict[str, Callable[[Row], Any]] = {
+    "model": lambda row: row.case.model,
+    "backend": lambda row: row.case.backend,
+    "device": lambda row: row.case.device,
+    "dtype": lambda row: row.case.dtype,
+    "mode": lambda row: row.case.mode,
+    "strategy": lambda row: row.case.strategy,
+    "points": lambda row: row.case.points,
+    "batch": lambda row: row.case.batch or None,
+    "length": lambda row: row.case.length or None,
+    "extra": lambda row: row.extra,
+    "metric": lambda row: row.metric,
+    "unit": lambda row: row.unit,
+    "value": lambda row: _short(row.value),
+    "low": lambda row: _short(row.low),
+    "high": lambda row: _short(row.high),
+    "blocks": lambda row: row.blocks,
+    "ratio": lambda row: _short(row.ratio),
+    "ratio_low": lambda row: _short(row.ratio_low),
+    "ratio_high": lambda row: _short(row.ratio_high),
+    "band_low": lambda row: _short(row.band[0]) if row.band else None,
+    "band_high": lambda row: _short(row.band[1]) if row.band else None,
+    "verdict": lambda row: row.verdict,
+    "reason": lambda row: row.reason,
+    "claims": lambda row: " ".join(row.claims),
+}
+"""What the page knows of a row, and what a CSV file has."""
+
+
+def _short(value: float | None) -> float | None:
+    """Five digits: as many as an interval ever supports."""
+    return None if value is None or not math.isfinite(value) else float(f"{value:.5g}")
+
+
+def packed(rows: Sequence[Row]) -> dict[str, Any]:
+    """Columns for the page. Texts are places in `words`: what a thousand rows share is in it once."""
+    words: dict[str, int] = {}
+    columns: dict[str, list[Any]] = {}
+    texts = []
+    for name, read in COLUMNS.items():
+        values = [read(row) for row in rows]
+        if values and isinstance(values[0], str):
+            texts.append(name)
+            values = [words.setdefault(value, len(words)) for value in values]
+        columns[name] = values
+    return {"words": list(words), "texts": texts, "columns": columns, "count": len(rows)}

@@ -1,0 +1,61 @@
+"""The lines that the page gives to paste are run as they stand: they must leave the hidden states."""
+
+import numpy as np
+import pytest
+
+from hiddencost import hidden_states
+from hiddencost.grid import MODES
+from hiddencost.models import LoadedModel
+from hiddencost.page.choosing import NO_INFERENCE, WAYS, paste
+from hiddencost.records import REFERENCE, TWIN, Case
+from hiddencost.strategies import STRATEGIES
+
+BY_NAME = {strategy.name: strategy for strategy in STRATEGIES}
+
+
+def test_every_way_but_the_reference_has_lines():
+    assert set(WAYS) == BY_NAME.keys() - {REFERENCE, TWIN}
+
+
+def test_other_libraries_and_own_ways_have_none():
+    assert paste("output_hidden_states", "eager", "transformers", "all") == ""
+    assert paste("functional_submodel", "eager", "nnsight", "all") == ""
+    assert paste("mine:'); import os #", "eager", "tensorflow", "all") == ""
+
+
+def test_points_cannot_become_code():
+    lines = paste("functional_submodel", "eager", "tensorflow", 'x"); import os #')
+    assert 'select("x\\"); import os #")' in lines
+
+
+@pytest.fixture(scope="module")
+def bert():
+    loaded = LoadedModel("bert_tiny")
+    inputs = loaded.inputs(2, 8)
+    import keras
+
+    points = hidden_states(loaded.model)
+    every = keras.Model(loaded.model.inputs, {point.name: point.tensor for point in points})
+    return loaded.model, inputs, {name: np.asarray(state) for name, state in every(inputs).items()}
+
+
+CASES = [
+    (strategy, mode, points)
+    for strategy in WAYS
+    for mode in MODES["tensorflow"]
+    for points in ("middle", "all", "block_0,-1")
+    if mode not in NO_INFERENCE
+    and (points == "middle" or (mode == "eager" and strategy != "functional_submodel_per_call"))
+    and not BY_NAME[strategy].skipped(Case(model="m", strategy=strategy, mode=mode, points=points))
+]
+
+
+@pytest.mark.parametrize(("strategy", "mode", "points"), CASES)
+def test_the_lines_leave_the_hidden_states(bert, strategy, mode, points):
+    backbone, inputs, expected = bert
+    names = {"backbone": backbone, "inputs": inputs}
+    exec(paste(strategy, mode, "tensorflow", points), names)
+    wanted = hidden_states(backbone).select(points)
+    assert list(names["states"]) == [point.name for point in wanted]
+    for name, state in names["states"].items():
+        np.testing.assert_allclose(np.asarray(state), expected[name], atol=2e-5)
