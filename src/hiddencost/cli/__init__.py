@@ -268,12 +268,8 @@ def _report(folder: Path, against: Path | None = None) -> None:
             f"report of {folder}: cannot be written ({error.strerror}: {error.filename})"
         ) from None
     click.echo("\n".join([*page.summary_lines(found), *page.together_lines(found)]))
-    click.echo(f"
-Run:      {folder}
-Page:     {shown}
-Report:   {written}")
-    click.echo(f"One case: hiddencost show {folder} CASE
-Again:    hiddencost report {folder}")
+    click.echo(f"\nRun:      {folder}\nPage:     {shown}\nReport:   {written}")
+    click.echo(f"One case: hiddencost show {folder} CASE\nAgain:    hiddencost report {folder}")
 
 
 @main.command()

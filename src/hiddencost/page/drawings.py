@@ -69,6 +69,8 @@ def at_night(colour: str) -> str:
     if saturation < 0.08:
         red, green, blue = (dark + (1 - lightness) * (0.93 - dark) for dark in to_rgb(DARK))
         return to_hex((red, green, blue))
-    while style.contrast(colorsys.hls_to_rgb(hue, lightness, saturation), to_rgb(DARK)) < CONTRAST:
+    lighter = to_hex((red, green, blue))
+    while style.contrast(to_rgb(lighter), to_rgb(DARK)) < CONTRAST:
         lightness += 0.02
-    return to_hex(colorsys.hls_to_rgb(hue, lightness, saturation))
+        lighter = to_hex(colorsys.hls_to_rgb(hue, lightness, saturation))
+    return lighter
