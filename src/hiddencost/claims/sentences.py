@@ -92,6 +92,8 @@ def _range(figures: list[Figure]) -> str:
     least, top = (which(figures, key=lambda figure: figure.value) for which in (min, max))
     if len(figures) == 1:
         return _one(top)
+    if _value(least) == _value(top) and least.low is None:  # equal everywhere: the place tells nothing
+        return _value(top)
     if least.where == top.where:
         return f"between {_value(least)} and {_one(top)}"
     return f"between {_one(least)} and {_one(top)}"
