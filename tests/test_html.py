@@ -93,6 +93,14 @@ def test_a_drawing_has_ids_of_its_own_and_tells_its_values(tmp_path):
     assert palette([drawn]) == [("--c-0072b2", "#0072b2", at_night("#0072b2"))]
 
 
+def test_a_backslash_in_a_title_is_text(tmp_path):
+    svg = tmp_path / "p.svg"
+    svg.write_text('<svg width="1pt" viewBox="0 0 1 1"></svg>')
+    assert inline(svg, "overhead", r"a \g<9> b") == (
+        r'<svg viewBox="0 0 1 1" role="img" aria-label="a \g&lt;9&gt; b"></svg>'
+    )
+
+
 def test_a_run_that_cannot_be_compared_says_why():
     run = run_of(group({ALWAYS: 1.02}))
     told = compare(run, run, "before")

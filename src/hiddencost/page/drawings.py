@@ -6,6 +6,7 @@ from __future__ import annotations
 import colorsys
 import re
 from collections.abc import Iterable
+from html import escape, unescape
 from pathlib import Path
 
 from matplotlib.colors import to_hex, to_rgb
@@ -31,10 +32,9 @@ def inline(svg: Path, name: str, title: str) -> str:
     text = re.sub(r'(?<=href="#)|(?<=url\(#)', f"{name}-", text)
     text = re.sub(r'<g class="told"><title>(.*?)</title>', r'<g class="told" data-told="\1">', text)
     text = COLOUR.sub(lambda found: variable(found.group()), text)
-    spoken = title.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
     return re.sub(
         r'<svg [^>]*?viewBox="([^"]*)"[^>]*>',
-        rf'<svg viewBox="\1" role="img" aria-label="{spoken}">',
+        lambda found: f'<svg viewBox="{found.group(1)}" role="img" aria-label="{escape(title)}">',
         text,
         count=1,
     )
@@ -43,11 +43,7 @@ def inline(svg: Path, name: str, title: str) -> str:
 def title_of(svg: Path) -> str:
     """What a plot says: the title that it was saved with, as plain text."""
     found = re.search(r"<dc:title>(.*?)</dc:title>", svg.read_text(encoding="utf-8"), flags=re.S)
-    return _plain(found.group(1)) if found else svg.stem
-
-
-def _plain(text: str) -> str:
-    return text.replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", '"').replace("&amp;", "&")
+    return unescape(found.group(1)) if found else svg.stem
 
 
 def variable(colour: str) -> str:
