@@ -11,8 +11,9 @@ from hiddencost import recommended, store
 from hiddencost.claims import sound
 from hiddencost.claims.recommending import recommendations
 from hiddencost.formatting import NONE, listed, quantity
-from hiddencost.page import opening, questions, template
+from hiddencost.page import opening, questions
 from hiddencost.page.grids import Grid
+from hiddencost.page.templates import markdown_template
 from hiddencost.page.together import best_ways
 from hiddencost.recommended import Recommendation
 from hiddencost.records import Run
@@ -31,9 +32,9 @@ def readme(run: Run, peers: Run, ways: tuple[Recommendation, ...]) -> str:
     """The README with the figures of a run, of one with other libraries beside, and with recommended ways."""
     timing = {m.block for m in run.measurements if m.metric == "seconds"}
     seconds = run.ending.seconds if run.ending else 0.0
-    return template("readme.md.j2").render(
+    return markdown_template("readme.md.j2").render(
         facts=dict(opening(run)),
-        questions=questions(run),
+        questions=questions(Table(sound(run))),
         blocks=len(timing),
         minutes=round(seconds / 60),
         beside=best_ways(Table(sound(peers)), PEERS_READ),

@@ -240,6 +240,8 @@ METRICS = (
     Metric("max_abs_difference", "", "difference to the layer-by-layer values, of max(1, the largest)"),
 )
 
+UNIT_OF = {metric.name: metric.unit for metric in METRICS}
+
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     """A case against another, paired: the ratio of one metric with its 95 % interval.

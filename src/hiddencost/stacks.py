@@ -388,6 +388,8 @@ def _flat(level: Sequence[Call], outer: tuple[Call, ...]) -> list[Stack]:
 def _addition(call: Call, made: dict[int, Any]) -> _Addition | None:
     """The call as an addition to a stream: one of its two tensors is computed from the other, with
     weights; both of shape (batch, sequence, width)."""
+    import keras
+
     tensors = [tensor for _, tensor in call.arguments]
     if type(call.operation).__name__ != "Add" or len(tensors) != 2:
         return None
@@ -408,8 +410,6 @@ def _addition(call: Call, made: dict[int, Any]) -> _Addition | None:
             source = made[id(tensor)][0]
             seen[source.number] = source
             left += [taken for _, taken in source.arguments]
-    import keras
-
     layers = [one for one in seen.values() if isinstance(one.operation, keras.Layer)]
     # What they return tells layers apart too, and is known at once: of their weights, TensorFlow makes the
     # shapes anew each time they are asked for, which took half of the search.

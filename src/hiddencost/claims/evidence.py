@@ -116,6 +116,13 @@ def over(mine: Triple, theirs: Triple) -> Triple:
     return value, low / most, high / least if least > 0 else math.inf
 
 
+def ratio_of(table: Table, case: Case, against: Case, metric: str) -> Triple | None:
+    """A metric's ratio to that of another case, unpaired (see `over`); None where one was not measured, or
+    the other's is 0."""
+    mine, theirs = table.center(case, metric), table.center(against, metric)
+    return over(mine, theirs) if mine and theirs and theirs[0] else None
+
+
 def scaled(triple: Triple, factor: float) -> Triple:
     """A figure and its interval, times an exact factor."""
     value, low, high = triple
@@ -172,9 +179,9 @@ def weighed(table: Table, pairs: Iterable[Pair], limit: float, side: Side) -> li
     """Ratios of peak heap against a limit. One reading is exact enough: it is memray's, not a sample."""
     found = []
     for case, against in pairs:
-        mine, theirs = (table.center(c, "peak_heap_bytes") for c in (case, against))
-        if mine is not None and theirs is not None and min(mine[0], theirs[0]) > 0:
-            found.append(finding(figure("", over(mine, theirs), case), limit, side))
+        ratio = ratio_of(table, case, against, "peak_heap_bytes")
+        if ratio and ratio[0] > 0:
+            found.append(finding(figure("", ratio, case), limit, side))
     return found
 
 

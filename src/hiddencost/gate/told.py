@@ -9,9 +9,8 @@ import msgspec
 
 from hiddencost.formatting import NONE, aligned, percent, quantity
 from hiddencost.gate.outcome import MISSING, REGRESSION, REGRESSIONS, SENTENCES, Outcome
-from hiddencost.records import METRICS, Change, Word
+from hiddencost.records import UNIT_OF, Change, Word
 
-UNITS = {metric.name: metric.unit for metric in METRICS}
 ORDER: tuple[Word, ...] = ("slower", "larger", "missing", "faster", "smaller", "unclear", "same")
 COLUMNS = ("case", "metric", "before", "after", "after / before", "verdict")
 
@@ -75,7 +74,7 @@ def worst_first(changes: Iterable[Change]) -> list[Change]:
 
 def row(change: Change, outcome: Outcome) -> tuple[str, ...]:
     """The change as COLUMNS tell it."""
-    unit = UNITS.get(change.metric, "")
+    unit = UNIT_OF.get(change.metric, "")
     return (
         str(change.case),
         change.metric,

@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from hiddencost.claims import CLAIMS, Claim, answers, answers_from, sentence, sound
+from hiddencost.claims import CLAIMS, Claim, answers_from, sentence, sound
 from hiddencost.claims.evidence import at
 from hiddencost.formatting import NONE, aligned, one_line, quantity
 from hiddencost.page.circumstances import environments, not_measured, opening, unmeasured
@@ -21,16 +20,13 @@ from hiddencost.page.found import found
 from hiddencost.page.freed import freed
 from hiddencost.page.grids import Grid, Section
 from hiddencost.page.tables import data_sets, lookups, memory, times, twins
+from hiddencost.page.templates import escaped, markdown_template
 from hiddencost.page.together import best_ways_of_all, together
 from hiddencost.records import Answer, Figure, Run
 from hiddencost.stats import Table
 
-if TYPE_CHECKING:
-    import jinja2
+__all__ = ["escaped", "markdown", "opening", "questions", "summary_lines", "together_lines", "write_report"]
 
-__all__ = ["markdown", "opening", "questions", "summary_lines", "template", "together_lines", "write_report"]
-
-TEMPLATES = Path(__file__).parent.parent / "templates"
 MOST_REASONS = 5
 """Of why cases failed, as many stand in the terminal."""
 
@@ -57,44 +53,13 @@ def write_report(run: Run, folder: Path, plots: Sequence[str]) -> Path:
 
 def markdown(run: Run, plots: Sequence[str]) -> str:
     """The report as Markdown."""
-    return template("report.md.j2").render(
+    table = Table(sound(run))
+    return markdown_template("report.md.j2").render(
         facts=opening(run),
-        questions=questions(run),
+        questions=questions(table),
         plots=plots,
-        sections=sections(Table(sound(run)), run),
+        sections=sections(table, run),
     )
-
-
-def template(name: str) -> jinja2.Template:
-    """A template whose values are all escaped."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        finalize=escaped,
-        autoescape=False,  # Markdown: `escaped` does it
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        keep_trailing_newline=True,
-    )
-    return environment.get_template(name)
-
-
-def escaped(value: object) -> str:
-    """Text that Markdown shows as it is: no HTML, no table cell, no link and no line break of its own."""
-    text = " ".join(str(value).split())
-    for mark, harmless in (
-        ("&", "&amp;"),
-        ("<", "&lt;"),
-        (">", "&gt;"),
-        ("\\", "\\\\"),
-        ("|", "\\|"),
-        ("`", "\\`"),
-        ("*", "\\*"),
-        ("](", "]\\("),
-    ):
-        text = text.replace(mark, harmless)
-    return text
 
 
 def summary_lines(run: Run) -> list[str]:
@@ -130,10 +95,10 @@ def together_lines(run: Run) -> list[str]:
     return lines
 
 
-def questions(run: Run) -> list[Question]:
-    """The claims with their answers."""
+def questions(table: Table) -> list[Question]:
+    """The claims with their answers, from the table of a sound run."""
     found = []
-    for claim, answer in zip(CLAIMS, answers(run), strict=True):
+    for claim, answer in zip(CLAIMS, answers_from(table), strict=True):
         rows = tuple(figure_row(figure) for figure in answer.figures)
         grid = Grid(("figure", "of", "where", "value", "verdict"), rows, f"{len(rows)} figures", folded=True)
         named = {"rule": "Judged", "missing": "Not measured", "formula": "Formula met"}

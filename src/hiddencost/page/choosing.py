@@ -12,14 +12,12 @@ from typing import Any
 import msgspec
 
 from hiddencost.claims.evidence import BIG
+from hiddencost.claims.fastest import readings
 from hiddencost.grid import PEERS
-from hiddencost.page.tables import data_set_cases
 from hiddencost.page.templates import plain_text
-from hiddencost.records import OUTPUT, REFERENCE, SINGLE_BLOCK, TWIN, Case
+from hiddencost.records import Case
 from hiddencost.stats import Table, peak_metric
 
-NO_WAYS = (REFERENCE, TWIN, SINGLE_BLOCK)
-"""Strategies that read nothing."""
 WAYS = (
     *("functional_submodel", "functional_freed", "functional_submodel_per_call", "get_layer_name"),
     *("get_layer_index", "indexed_in_advance", "always_return_all", "always_return_stacked", "on_request"),
@@ -45,8 +43,7 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the ways were measured, with the ways, the best first. plain_seconds, plain_peak_bytes: of the
-    forward pass that they are compared with."""
+    """Where the ways were measured, with the ways, the best first."""
 
     model: str
     backend: str
@@ -56,18 +53,14 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     points: str
     batch: int
     length: int
-    plain_seconds: float | None
-    plain_peak_bytes: float | None
     ways: tuple[Choice, ...]
 
 
 def places(table: Table) -> list[Place]:
     """Every place of the run at which some way was timed, those with the most ways first."""
     found: dict[Case, list[Case]] = defaultdict(list)
-    left_out = data_set_cases(table)
-    for case in table.cases("seconds", reduction="none"):
-        reads = case.strategy not in NO_WAYS and case.points != OUTPUT and case.mode not in NO_INFERENCE
-        if reads and case not in left_out:
+    for case in readings(table):
+        if case.reduction == "none" and case.mode not in NO_INFERENCE:
             found[case.with_(strategy="")].append(case)
     every = [place for cases in found.values() if (place := _place(table, cases)) is not None]
     return sorted(every, key=lambda place: -len(place.ways))
@@ -87,8 +80,6 @@ def _place(table: Table, cases: list[Case]) -> Place | None:
         points=one.points,
         batch=one.batch,
         length=one.length,
-        plain_seconds=_center(table, one.group, "seconds"),
-        plain_peak_bytes=_peak(table, one.group),
         ways=tuple(ranked),
     )
 
@@ -105,7 +96,7 @@ def _ranked(table: Table, cases: Iterable[Case]) -> list[Choice]:
             low=found.low,
             high=found.high,
             seconds=_center(table, case, "seconds"),
-            peak_bytes=_peak(table, case),
+            peak_bytes=_center(table, case, peak_metric(case)),
             level=tuple(other.strategy for other, _ in timed if other != case and _level(table, case, other)),
         )
         for case, found in timed
@@ -129,11 +120,6 @@ def _level(table: Table, case: Case, other: Case) -> bool:
 def _center(table: Table, case: Case, metric: str) -> float | None:
     center = table.center(case, metric)
     return center[0] if center else None
-
-
-def _peak(table: Table, case: Case) -> float | None:
-    """The peak of one call; where that was measured in another mode's shape only, nothing."""
-    return _center(table, case.with_(examples=None), peak_metric(case))
 
 
 @cache

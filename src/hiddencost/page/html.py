@@ -17,7 +17,8 @@ from hiddencost.claims import sound
 from hiddencost.page import Question, opening, questions, sections
 from hiddencost.page.choosing import chooser
 from hiddencost.page.compared import Compared
-from hiddencost.page.rows import MOST, PICKED, packed, rows_of, that_matter
+from hiddencost.page.fastest import STATES
+from hiddencost.page.rows import PICKED, packed, rows_of, that_matter
 from hiddencost.page.strips import strips
 from hiddencost.page.templates import TEMPLATES, html_template
 from hiddencost.records import Case, Run
@@ -61,10 +62,10 @@ def drawings(folder: Path, names: Sequence[str]) -> list[Drawing]:
 def html(run: Run, drawn: Sequence[Drawing], compared: Compared | None = None) -> str:
     """The page as text."""
     from hiddencost.page.drawings import palette, variable
-    from hiddencost.plots.style import LABELS, colour
+    from hiddencost.plots.style import colour
 
     table = Table(sound(run))
-    asked = questions(run)
+    asked = questions(table)
     every = rows_of(table, _behind(asked))
     rows = that_matter(every)
     ways = dict.fromkeys(row.case.strategy for row in rows)
@@ -72,7 +73,7 @@ def html(run: Run, drawn: Sequence[Drawing], compared: Compared | None = None) -
         **packed(rows),
         "picked": PICKED,
         "colours": {way: variable(colour(way)) for way in ways},
-        "labels": {way: LABELS[way] for way in ways if way in LABELS},
+        "states": STATES,
         "chooser": chooser(table),
     }
     text = html_template("page.html.j2").render(
@@ -82,7 +83,7 @@ def html(run: Run, drawn: Sequence[Drawing], compared: Compared | None = None) -
         sections=sections(table, run),
         warnings=list(dict.fromkeys(w for e in run.environments for w in e.warnings)),
         compared=compared,
-        counts=(len(rows), len(every), MOST),
+        counts=(len(rows), len(every)),
         picked=PICKED,
         data=_json(data),
         styles=(TEMPLATES / "page.css").read_text(encoding="utf-8"),

@@ -10,10 +10,11 @@ import msgspec
 import numpy as np
 
 from hiddencost.claims import sound
-from hiddencost.claims.evidence import Triple, over
+from hiddencost.claims.evidence import Triple, over, ratio_of
 from hiddencost.errors import UserError, nearest
 from hiddencost.formatting import NONE, aligned, one_line, percent, quantity, some
 from hiddencost.page.grids import ratio
+from hiddencost.page.tables import verdict
 from hiddencost.records import METRICS, REFERENCE, TWIN, Case, Comparison, Measurement, Run
 from hiddencost.stats import Table, growth_per_call
 
@@ -137,13 +138,7 @@ def _against(table: Table, case: Case) -> list[str]:
     elif (found := table.compare(case)) is None:
         told += ["time against the reference: none was measured in the same block"]
     else:
-        verdict = table.verdict(case)
-        word = (
-            "A/A twin"
-            if case.strategy == TWIN
-            else verdict.word + f" ({verdict.reason})" * bool(verdict.reason)
-        )
-        told += [f"time against the reference: {_compared(found)}", f"verdict: {word}"]
+        told += [f"time against the reference: {_compared(found)}", f"verdict: {verdict(table, case)}"]
     twin = table.compare(case.group.with_(strategy=TWIN))
     told += [f"A/A twin of its group: {_compared(twin) if twin else 'none was measured'}"]
     if band := table.band(case):
@@ -223,10 +218,10 @@ def _held(table: Table, case: Case, metric: str) -> Iterator[str]:
     """A peak against that of the reference, and against its floor."""
     if not metric.startswith("peak_"):
         return
-    mine, theirs = table.center(case, metric), table.center(case.group, metric)
-    if mine and theirs and theirs[0] and case != case.group:
-        yield f"  ratio to the reference's: {quantity(*over(mine, theirs))}"
-    floor = table.live_set_floor(case)
+    to_reference = ratio_of(table, case, case.group, metric)
+    if to_reference and case != case.group:
+        yield f"  ratio to the reference's: {quantity(*to_reference)}"
+    mine, floor = table.center(case, metric), table.live_set_floor(case)
     if mine and floor and metric in ("peak_heap_bytes", "peak_device_bytes"):
         to_floor = quantity(*over(mine, (floor, None, None)))
         yield f"  live-set floor {quantity(floor, unit='B')}: ratio {to_floor}"

@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 
-from hiddencost.claims.evidence import over
-from hiddencost.records import METRICS, REFERENCE, Case, Comparison, Measurement
+from hiddencost.claims.evidence import ratio_of
+from hiddencost.records import METRICS, REFERENCE, UNIT_OF, Case, Comparison, Measurement
 from hiddencost.stats import Table, peak_metric
 
 MOST = 10_000
@@ -29,7 +29,6 @@ PICKED = (
     "verdict",
 )
 """The columns that a reader filters by."""
-UNITS = {metric.name: metric.unit for metric in METRICS}
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,7 +81,7 @@ def _measured(table: Table, case: Case, metric: str, claims: tuple[str, ...]) ->
     row = Row(
         case=case,
         metric=metric,
-        unit=UNITS[metric],
+        unit=UNIT_OF[metric],
         value=value,
         low=low,
         high=high,
@@ -91,11 +90,9 @@ def _measured(table: Table, case: Case, metric: str, claims: tuple[str, ...]) ->
     )
     if metric == "seconds":
         return _timed(table, row)
-    if center and metric == peak_metric(case) and case != case.group:
-        plain = table.center(case.group, metric)
-        if plain and plain[0] > 0 and center[0] > 0:
-            ratio, least, most = over(center, plain)
-            return msgspec.structs.replace(row, ratio=ratio, ratio_low=least, ratio_high=most)
+    if metric == peak_metric(case) and case != case.group and value:
+        ratio, least, most = ratio_of(table, case, case.group, metric) or (None, None, None)
+        return msgspec.structs.replace(row, ratio=ratio, ratio_low=least, ratio_high=most)
     return row
 
 
@@ -130,7 +127,7 @@ def _not_ok(bad: Measurement, count: int) -> Row:
     return Row(
         case=bad.case,
         metric=bad.metric,
-        unit=UNITS.get(bad.metric, ""),
+        unit=UNIT_OF.get(bad.metric, ""),
         blocks=count,
         verdict=bad.state.replace("_", " "),
         reason=bad.reason,

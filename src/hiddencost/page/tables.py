@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hiddencost.claims.evidence import at, over
+from hiddencost.claims.evidence import at, over, ratio_of
 from hiddencost.formatting import NONE, percent, quantity
 from hiddencost.page.grids import (
     Columns,
@@ -121,8 +121,8 @@ def data_sets(table: Table) -> Section:
     """Whole data sets through `predict`: time and peak heap, against the final output only."""
 
     def peak_ratio(case: Case) -> str:
-        mine, theirs = (table.center(c, "peak_heap_bytes") for c in (case, case.group))
-        return quantity(*over(mine, theirs)) if mine and theirs and theirs[0] else NONE
+        found = ratio_of(table, case, case.group, "peak_heap_bytes")
+        return quantity(*found) if found else NONE
 
     columns: Columns = {
         "data set": at,

@@ -204,11 +204,10 @@ def line(
         markeredgewidth=0.5,
         label=name,
     )
-    for x, (_, low, high) in zip(xs, centers, strict=True):
+    for x, (middle, low, high) in zip(xs, centers, strict=True):
         if low is not None and high is not None:
             ax.plot([x, x], [low, high], color=shade, linewidth=1.1, zorder=zorder, gid="interval")
-    for x, center in zip(xs, centers, strict=True):
-        told(ax, x, center[0], f"{name}, {number(x)}: {quantity(*center)} {unit}")
+        told(ax, x, middle, f"{name}, {number(x)}: {quantity(middle, low, high)} {unit}")
 
 
 def told(ax: Axes, x: float, y: float, text: str) -> None:

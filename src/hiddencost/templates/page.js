@@ -305,7 +305,7 @@ function advice(place, limit) {
   }
   const [best, ...others] = fits;
   const level = others.filter((way) => best.level.includes(way.strategy)).map((way) => way.strategy);
-  const read = { last: "the last hidden state", middle: "the middle hidden state", last_four: "the last four hidden states", all: "all hidden states" }[place.points] || place.points;
+  const read = data.states[place.points] || place.points;
   const parts = [
     element("p", { class: "said" }, element("strong", {}, best.strategy), ` reads ${read} in ${ratioOf(best)} of a plain forward pass${costs(best)}.`),
   ];
