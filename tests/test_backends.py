@@ -63,6 +63,10 @@ def test_every_strategy_gives_the_right_values_in_every_mode(other):
     passes(other, ["test_strategies.py"])
 
 
+def test_the_lines_to_paste_leave_the_hidden_states(other):
+    passes(other, ["test_paste.py"])
+
+
 def test_hidden_states_are_found_read_and_freed(other):
     """But for most backbones, which take minutes (TEST_BACKEND=jax pytest tests/test_stacks.py)."""
     files = ["test_graph.py", "test_stacks.py", "test_freed.py", "test_extracting.py"]
