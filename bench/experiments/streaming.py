@@ -50,10 +50,12 @@ def measured(command):
     """Seconds, and the most bytes that were resident, of a process with all that it imports."""
     began = time.monotonic()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    process.stdout.read()
+    with process.stdout:
+        process.stdout.read()
     _, status, usage = os.wait4(process.pid, 0)
-    if os.waitstatus_to_exitcode(status):
-        raise SystemExit(f"{command[1]}: ended with {os.waitstatus_to_exitcode(status)}")
+    process.returncode = os.waitstatus_to_exitcode(status)  # it was waited for here, for its usage
+    if process.returncode:
+        raise SystemExit(f"{command[1]}: ended with {process.returncode}")
     return time.monotonic() - began, usage.ru_maxrss * 1024
 
 
