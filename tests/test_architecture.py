@@ -45,6 +45,7 @@ ORDER = (
     "suites",
     "nursery",
     "trees",
+    "keeping",
     "supervise",
     "cli",
 )

@@ -10,6 +10,7 @@ UNITS: dict[str, tuple[tuple[str, float], ...]] = {
     "s": (("s", 1.0), ("ms", 1e-3), ("us", 1e-6), ("ns", 1e-9)),
     "B": (("GiB", 2.0**30), ("MiB", 2.0**20), ("KiB", 2.0**10), ("B", 1.0)),
     "%": (("%", 0.01),),
+    "points": (("percentage points", 0.01),),
     "count": (("", 1.0),),
     "": (("", 1.0),),
 }
@@ -28,10 +29,10 @@ def quantity(value: float, low: float | None = None, high: float | None = None, 
     half = (high - low) / 2 / size if low is not None and high is not None else 0.0
     half = half if half > EQUAL * abs(value) / size else 0.0
     digits = decimals(value / size, half, unit)
-    text = " ".join(filter(None, (f"{value / size:,.{digits}f}", name)))
+    text = " ".join(filter(None, (f"{value / size:z,.{digits}f}", name)))
     if low is None or high is None or half == 0:
         return text
-    return f"{text} [{low / size:,.{digits}f}, {high / size:,.{digits}f}]"
+    return f"{text} [{low / size:z,.{digits}f}, {high / size:z,.{digits}f}]"
 
 
 def decimals(value: float, half: float, unit: str = "") -> int:

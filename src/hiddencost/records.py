@@ -44,6 +44,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     layers, position: only for lookups: the model's number of layers and the position looked up. Where hidden
     states are looked for, layers is the number of blocks in each stack, and strategy how they are found.
     examples: only for `predict`: the number of examples in the data set.
+    task: only where hidden states are judged by what can be learnt from them: what is learnt.
     """
 
     model: str
@@ -59,6 +60,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     layers: int | None = None
     position: int | None = None
     examples: int | None = None
+    task: str = ""
 
     def __str__(self) -> str:
         parts = [self.model, self.mode]
@@ -70,6 +72,8 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             parts.append(f"{self.layers}layers")
         if self.position is not None:
             parts.append(f"at{self.position}")
+        if self.task:
+            parts.append(self.task)
         parts.append(self.strategy)
         if self.points != OUTPUT:
             parts.append(self.points)
@@ -237,6 +241,7 @@ METRICS = (
     Metric("states_difference", "", "largest difference to what the blocks returned in an untouched pass"),
     Metric("control_difference", "", "smallest one of the hidden states that are one block off"),
     Metric("outputs_difference", "", "largest one of the model's own outputs, by a freed run of its graph"),
+    Metric("held_out_accuracy", "%", "share of examples that what was learnt from others labels rightly"),
     Metric("max_abs_difference", "", "difference to the layer-by-layer values, of max(1, the largest)"),
 )
 
@@ -298,7 +303,8 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
     """A number that carries an answer, with its interval and the scope it was measured in.
 
     name: what it is of, in plain words; figures of one name are the same thing in several scopes.
-    unit: `s`, `B`, `%` (the value is a share of 1), `count`, or nothing for a ratio.
+    unit: `s`, `B`, `%` (the value is a share of 1), `points` (a difference of two such), `count`, or nothing
+    for a ratio.
     where: the part of the scope that an answer may depend on, such as `in graph`; scope: all of it.
     word: the verdict on a ratio of times against the A/A twin's band.
     """

@@ -110,3 +110,12 @@ def git(folder: Path, *arguments: str) -> bytes:
         return subprocess.run(["git", *arguments], cwd=folder, capture_output=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):
         return b""
+
+
+def git_commit() -> str:
+    """The commit of the checkout that runs, with `+` when it has changes; empty outside one."""
+    here = Path(__file__)
+    if not git(here.parent, "ls-files", here.name):
+        return ""
+    commit = git(here.parent, "rev-parse", "--short=12", "HEAD").decode().strip()
+    return commit + "+" * bool(git(here.parent, "status", "--porcelain", "-uno"))

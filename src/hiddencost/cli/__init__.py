@@ -16,7 +16,6 @@ from hiddencost.cli.extracting import extract
 from hiddencost.cli.gate import baseline, gate
 from hiddencost.cli.measuring import (
     REPORTS,
-    git_commit,
     header,
     measured,
     refuse_nothing,
@@ -29,6 +28,7 @@ from hiddencost.cli.showing import show
 from hiddencost.errors import UserError
 from hiddencost.records import TWIN
 from hiddencost.supervise import CASE_TIMEOUT
+from hiddencost.trees import git_commit
 
 _T = TypeVar("_T")
 

@@ -19,6 +19,7 @@ from hiddencost import __version__, grid, store
 from hiddencost.errors import UserError
 from hiddencost.records import SCHEMA_VERSION, Header
 from hiddencost.supervise import CASE_TIMEOUT
+from hiddencost.trees import git_commit
 
 REPORTS = Path("reports")
 
@@ -132,14 +133,3 @@ def progress(total: int) -> Iterator[Bar]:
     )
     with bar:
         yield Bar(bar, bar.add_task("", total=total, case="starting"), total)
-
-
-def git_commit() -> str:
-    """The commit of the checkout that runs, with `+` when it has changes; empty outside one."""
-    from hiddencost.trees import git
-
-    here = Path(__file__)
-    if not git(here.parent, "ls-files", here.name):
-        return ""
-    commit = git(here.parent, "rev-parse", "--short=12", "HEAD").decode().strip()
-    return commit + "+" * bool(git(here.parent, "status", "--porcelain", "-uno"))

@@ -54,12 +54,13 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def extra(self) -> str:
-        """What a suite varies beside the shape: `12 layers`, `at 3`, `512 examples`, `mean`."""
+        """What a suite varies beside the shape: `12 layers`, `at 3`, `512 examples`, `topic`, `mean`."""
         case = self.case
         told = [
             f"{case.layers:,} layers" if case.layers is not None else "",
             f"at {case.position:,}" if case.position is not None else "",
             f"{case.examples:,} examples" if case.examples is not None else "",
+            case.task,
             case.reduction if case.reduction != "none" else "",
         ]
         return ", ".join(filter(None, told))
