@@ -431,13 +431,6 @@ def test_a_run_that_looked_for_no_hidden_states_is_answered_from_the_shipped_sur
     assert {figure.where for figure in answer.figures} == {"on tensorflow", "on jax", "on torch"}
 
 
-def test_what_another_measurement_answers_is_not_measured() -> None:
-    assert answer_of("last_layer", []).word == "not measured"
-    assert sentence(answer_of("last_layer", [])) == (
-        "This run does not measure: the held-out accuracy of a linear probe for each hidden state."
-    )
-
-
 MIDDLE = ("functional_submodel", "middle")
 
 
@@ -469,17 +462,16 @@ def test_slice_and_dice_in_words() -> None:
 def test_every_claim_has_its_own_id_and_a_sentence_where_a_run_can_answer_it() -> None:
     ids = [claim.id for claim in CLAIMS]
     assert len(set(ids)) == len(ids) == 10
-    assert set(ids) - set(SENTENCES) == {"last_layer"}
+    assert set(ids) == set(SENTENCES)
     assert [answer.id for answer in answers(run_of([]))] == ids
 
 
 def test_a_full_run_answers_every_claim_with_every_clause() -> None:
     for answer in answers(synthetic_run()):
-        if answer.id in SENTENCES:
-            assert answer.word != "not measured"
-            assert len(sentence(answer).split("; ")) == len(SENTENCES[answer.id]), answer.id
-            if answer.id != "index_hard":  # whose figures are shares of many models
-                assert all(figure.scope or not figure.where for figure in answer.figures)
+        assert answer.word != "not measured"
+        assert len(sentence(answer).split("; ")) == len(SENTENCES[answer.id]), answer.id
+        if answer.id != "index_hard":  # whose figures are shares of many models
+            assert all(figure.scope or not figure.where for figure in answer.figures)
 
 
 @pytest.mark.parametrize("blocks", [0, 1, 2])

@@ -12,9 +12,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hiddencost.claims.evidence import settle, sound
+from hiddencost.claims.evidence import sound
 from hiddencost.claims.finding_layers import index_fast, index_in_advance, name_scan
 from hiddencost.claims.finding_states import index_hard
+from hiddencost.claims.probing import last_layer
 from hiddencost.claims.returning import always_return, on_request, payload, references, slice_and_dice
 from hiddencost.claims.sentences import sentence
 from hiddencost.records import Answer, Run
@@ -42,11 +43,6 @@ def answers(run: Run) -> list[Answer]:
 def answers_from(table: Table) -> list[Answer]:
     """The same, from the table of a sound run: one that others read from too keeps what it has fitted."""
     return [claim.answer(table) for claim in CLAIMS]
-
-
-def last_layer(table: Table) -> Answer:
-    """The last layer is not always the best: answered by a linear probe for each hidden state, not here."""
-    return settle("last_layer", {"the held-out accuracy of a linear probe for each hidden state": []})
 
 
 CLAIMS = (
@@ -109,6 +105,7 @@ CLAIMS = (
         "The last layer isn't always the best representation of text. The first few layers learn linear "
         "word order better, middle layers learn semantic features better",
         last_layer,
+        "probing",
     ),
     Claim(
         "slice_and_dice",

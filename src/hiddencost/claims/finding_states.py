@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from functools import cache
-from pathlib import Path
 
-from hiddencost import store
-from hiddencost.claims.evidence import Finding, finding, settle, sound
+from hiddencost.claims.evidence import Finding, finding, settle
+from hiddencost.claims.shipped import measured_or_shipped
 from hiddencost.formatting import listed
 from hiddencost.records import KIND, Answer, Case, Figure
 from hiddencost.stats import Table
@@ -31,9 +29,7 @@ METRIC = "stacks_right"
 def index_hard(table: Table) -> Answer:
     """Without a table for each model the hidden states of many are not found, or wrongly. A run that did not
     look for any is answered from the one that is shipped."""
-    beside = "" if table.cases(METRIC) else "reports/reference-points"
-    if beside and (stored := _shipped()):
-        table = stored
+    table, beside = measured_or_shipped(table, METRIC, "reference-points")
     aspects: dict[str, list[Finding]] = {}
     facts: dict[str, str] = {}
     for way, words in WAYS.items():
@@ -89,13 +85,3 @@ def whole(table: Table, case: Case) -> bool:
     """Whether every stack of a model was found, and nothing else."""
     right, wrong, stacks = (table.medians(case, metric)[0] for metric in (METRIC, "stacks_wrong", "stacks"))
     return right == stacks and not wrong
-
-
-@cache
-def _shipped() -> Table | None:
-    """The survey that is shipped: inside the package when installed from a wheel, else in `reports`."""
-    here = Path(__file__).parents[1]
-    for folder in (here / "reference-points", here.parents[1] / "reports" / "reference-points"):
-        if (folder / store.RESULTS).is_file():
-            return Table(sound(store.read(folder)))
-    return None

@@ -54,6 +54,12 @@ SENTENCES: dict[str, tuple[str, ...]] = {
         "attribute} of the text backbones",
         "their numbered names {KerasHub text backbones found by numbered names}",
     ),
+    "last_layer": (
+        "linear probes of the first third of the blocks are ahead of one of the last block by {first third "
+        "at word order}",
+        "those of the middle third by {middle third at the semantic class}",
+        "the hidden state that is the best on other sentences is ahead of the last by {best one}",
+    ),
     "slice_and_dice": (
         "a sub-model that ends at the middle multiplies the time of the plain forward pass by {time}",
         "it multiplies the peak heap by {peak heap}",

@@ -19,6 +19,7 @@ from hiddencost.page.fastest import fastest_lines
 from hiddencost.page.found import found
 from hiddencost.page.freed import freed
 from hiddencost.page.grids import Grid, Section
+from hiddencost.page.probes import probes
 from hiddencost.page.tables import data_sets, lookups, memory, times, twins
 from hiddencost.page.templates import escaped, markdown_template
 from hiddencost.page.together import best_ways_of_all, together
@@ -128,6 +129,7 @@ def sections(table: Table, run: Run) -> list[Section]:
         freed(table),
         lookups(table),
         found(table),
+        probes(table),
         not_measured(run),
         environments(run),
     ]

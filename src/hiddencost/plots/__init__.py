@@ -21,6 +21,7 @@ from hiddencost.plots.lookup import lookup
 from hiddencost.plots.memory import memory_batch, memory_length, memory_modes
 from hiddencost.plots.one_off import one_off
 from hiddencost.plots.overhead import overhead, overhead_shapes
+from hiddencost.plots.probing import probing
 from hiddencost.plots.style import save
 from hiddencost.plots.together import together
 from hiddencost.records import Run
@@ -74,4 +75,5 @@ PLOTS: tuple[Plot, ...] = (
     Plot("growth", growth, "What does building a sub-model at every call add up to?"),
     Plot("dataset_growth", dataset_growth, "What do the hidden states of a whole data set take?"),
     Plot("payload", payload, "How much do hidden states weigh, beside the model?"),
+    Plot("probing", probing, "What does each hidden state know?"),
 )

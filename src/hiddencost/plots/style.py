@@ -40,8 +40,10 @@ COLOURS: dict[str, str] = {
     "layers_property": "#6B4A2B",
     "dict_in_advance": "#00543D",
     SINGLE_BLOCK: "#666666",
+    "linear_probe": "#3A4DB0",
+    "random_labels": "#8A8176",
 }
-"""Okabe and Ito's palette, yellow darkened to be seen on white, and five shades beside it."""
+"""Okabe and Ito's palette, yellow darkened to be seen on white, and shades beside it."""
 
 LABELS: dict[str, str] = {
     REFERENCE: "final output only",
@@ -58,6 +60,8 @@ LABELS: dict[str, str] = {
     "layers_property": "model.layers",
     "dict_in_advance": "dict in advance",
     SINGLE_BLOCK: "largest single block",
+    "linear_probe": "linear probe",
+    "random_labels": "random labels",
 }
 
 POINTS: dict[str, str] = {
