@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help bench bench-backends bench-peers bench-freed points-all venv-jax venv-torch quick gate \
+.PHONY: help bench bench-backends bench-peers bench-freed points-all example venv-jax venv-torch quick gate \
   baseline test test-backends test-slow mutants lint pairing streaming calibrate readme reference reference-backends reference-peers \
   reference-freed reference-points clean
 
@@ -93,9 +93,18 @@ mutants: $(READY)  ## break lines of the statistics and the gate on purpose: a t
 	$(BIN)/python tests/mutants.py
 
 lint: $(READY)  ## ruff and mypy
-	$(BIN)/ruff check src bench tests
-	$(BIN)/ruff format --check src bench tests
+	$(BIN)/ruff check src bench examples tests
+	$(BIN)/ruff format --check src bench examples tests
 	$(BIN)/mypy
+
+KEPT := reports/runs/probing
+example: $(READY)  ## run the example anew: its notebook, and what it finds (reports/reference-probing)
+	rm -rf $(KEPT)
+	HIDDENCOST_KEEP=$(CURDIR)/$(KEPT) $(BIN)/python examples/make_notebook.py
+	rm -rf reports/reference-probing  # only now: the package is not built without it
+	mkdir reports/reference-probing
+	mv $(KEPT)/results.jsonl reports/reference-probing/
+	$(BIN)/hiddencost report reports/reference-probing
 
 pairing: $(READY)  ## measure which pairing of samples is the steadier one (reports/experiments/)
 	$(BIN)/python bench/experiments/pairing.py reports/experiments

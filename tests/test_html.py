@@ -48,7 +48,7 @@ def test_hostile_names_are_text():
 
 def test_an_empty_run_has_a_page():
     page = html(run_of([]), [])
-    assert page.count("not measured</span>") == 9
+    assert page.count("not measured</span>") == 8
     assert data_of(page)["count"] == 0
     assert "None were drawn." in page
 

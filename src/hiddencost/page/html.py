@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hiddencost.claims import sound
+from hiddencost.formatting import UNITS
 from hiddencost.page import Question, opening, questions, sections
 from hiddencost.page.choosing import chooser
 from hiddencost.page.compared import Compared
@@ -74,6 +75,7 @@ def html(run: Run, drawn: Sequence[Drawing], compared: Compared | None = None) -
         "picked": PICKED,
         "colours": {way: variable(colour(way)) for way in ways},
         "states": STATES,
+        "units": UNITS,
         "chooser": chooser(table),
     }
     text = html_template("page.html.j2").render(
@@ -85,6 +87,7 @@ def html(run: Run, drawn: Sequence[Drawing], compared: Compared | None = None) -
         compared=compared,
         counts=(len(rows), len(every)),
         picked=PICKED,
+        behind={id for row in rows for id in row.claims},  # not those of a run that is shipped
         data=_json(data),
         styles=(TEMPLATES / "page.css").read_text(encoding="utf-8"),
         script=(TEMPLATES / "page.js").read_text(encoding="utf-8"),

@@ -19,20 +19,14 @@ function element(tag, attributes = {}, ...children) {
   return made;
 }
 
-// -- numbers for people: as hiddencost.formatting has them --
-
-const SIZES = {
-  s: [["s", 1], ["ms", 1e-3], ["µs", 1e-6], ["ns", 1e-9]],
-  B: [["GiB", 2 ** 30], ["MiB", 2 ** 20], ["KiB", 2 ** 10], ["B", 1]],
-  "": [["", 1]],
-};
+// -- numbers for people: in the units of hiddencost.formatting --
 
 function number(value, digits) {
   return value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
 }
 
 function quantity(value, low, high, unit) {
-  const sizes = SIZES[unit] || SIZES[""];
+  const sizes = data.units[unit];
   const [name, size] = sizes.find(([, size]) => Math.abs(value) >= size) || sizes[sizes.length - 1];
   const half = low === null || high === null ? 0 : (high - low) / 2 / size;
   const exact = !(half > 1e-9 * Math.abs(value / size));
@@ -305,7 +299,7 @@ function advice(place, limit) {
   }
   const [best, ...others] = fits;
   const level = others.filter((way) => best.level.includes(way.strategy)).map((way) => way.strategy);
-  const read = data.states[place.points] || place.points;
+  const read = Object.hasOwn(data.states, place.points) ? data.states[place.points] : place.points;
   const parts = [
     element("p", { class: "said" }, element("strong", {}, best.strategy), ` reads ${read} in ${ratioOf(best)} of a plain forward pass${costs(best)}.`),
   ];
@@ -360,6 +354,16 @@ document.addEventListener("pointermove", (event) => {
 });
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape") told.hidden = true;
+});
+
+// On paper nothing can be opened: what is folded is printed, and folded again.
+let folded = [];
+window.addEventListener("beforeprint", () => {
+  folded = [...document.querySelectorAll("details:not([open])")];
+  for (const details of folded) details.open = true;
+});
+window.addEventListener("afterprint", () => {
+  for (const details of folded) details.open = false;
 });
 
 setUpChooser();
