@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 import pytest
 from synthetic import synthetic_run
-from test_claims import JITTER, Lines, case, group, run_of
+from test_claims import JITTER, Lines, case, group, heap, run_of
 
 from hiddencost.claims import sound
 from hiddencost.claims.fastest import fastest, of_run
+from hiddencost.page.choosing import places
 from hiddencost.page.fastest import fastest_lines
 from hiddencost.records import Case, Measurement
 from hiddencost.stats import Table
@@ -137,3 +138,35 @@ def test_every_scene_and_kind_has_one_and_the_screen_one_of_each_kind() -> None:
     assert {one.scene for one in shown} == {case(model="minilm", batch=1, length=16)}
     assert all(one in every for one in shown)
     assert fastest(Table(run_of([]))) == of_run(Table(run_of([]))) == []
+
+
+def chosen(*lines: Lines) -> list[tuple[str, tuple[str, ...]]]:
+    """The ways of the one place of a run as the page's chooser ranks them, each with those level with it."""
+    (place,) = places(Table(sound(run_of([line for some in lines for line in some]))))
+    return [(way.strategy, way.level) for way in place.ways]
+
+
+def test_the_chooser_ranks_as_the_screen_does() -> None:
+    assert chosen(group({SUBMODEL: 0.53, ADVANCE: 0.53265, NAME: 0.60})) == [
+        ("functional_submodel", ()),
+        ("indexed_in_advance", ()),
+        ("get_layer_name", ()),
+    ]
+
+
+def test_of_ways_not_told_apart_the_chooser_takes_the_leaner_then_the_simplest() -> None:
+    tie = group({ADVANCE: 0.53, SUBMODEL: 0.530265, NAME: 0.60})
+    level = [
+        ("functional_submodel", ("indexed_in_advance",)),
+        ("indexed_in_advance", ("functional_submodel",)),
+    ]
+    assert chosen(tie)[:2] == level
+    assert chosen(tie, heap({ADVANCE: 10, SUBMODEL: 10.4}))[:2] == level  # 4 % is not clearly less
+    assert chosen(tie, heap({ADVANCE: 10, SUBMODEL: 11}))[:2] == level[::-1]
+    assert chosen(tie, heap({ADVANCE: 10, SUBMODEL: 11, NAME: 1}))[2][0] == "get_layer_name"
+
+
+def test_the_chooser_leaves_out_training_and_reductions() -> None:
+    lines = of(case("functional_submodel", "all", reduction="mean"), [0.005] * 5)
+    assert places(Table(run_of([*group({}), *lines]))) == []
+    assert places(Table(run_of(group({SUBMODEL: 0.5}, mode="train")))) == []

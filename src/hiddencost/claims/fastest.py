@@ -87,15 +87,19 @@ def among(table: Table, ways: Sequence[Case]) -> Fastest:
     compared = {case: table.compare(case) for case in ways}
     sure = [case for case, found in compared.items() if found is not None and found.low is not None]
     best = min(sure or ways, key=lambda case: _worst(table, case, ways))
-    band = table.band(best)
     beside = [(case, table.compare(case, best)) for case in ways if case != best]
     beside.sort(key=lambda pair: (pair[1].ratio if pair[1] else math.inf, str(pair[0])))  # the closest first
-    others = {case: judge(comparison, band) for case, comparison in beside}
-    rivals = tuple(case for case, found in others.items() if found.word != "slower")
+    others = [case for case, _ in beside]
+    slower = tuple(case for case in others if clearly_slower(table, case, best))
+    rivals = tuple(case for case in others if case not in slower)
     few = any(comparison is not None and comparison.low is None for _, comparison in beside)
-    why = "" if not rivals else FEW_BLOCKS if few else NO_TWIN if band is None else ""
-    slower = tuple(case for case in others if case not in rivals)
+    why = "" if not rivals else FEW_BLOCKS if few else NO_TWIN if table.band(best) is None else ""
     return Fastest(best, compared[best], rivals, slower, why)
+
+
+def clearly_slower(table: Table, case: Case, than: Case) -> bool:
+    """Whether a way is told apart from another of its group as the slower one: in pairs, beyond the noise."""
+    return judge(table.compare(case, than), table.band(than)).word == "slower"
 
 
 def _worst(table: Table, case: Case, ways: Sequence[Case]) -> float:

@@ -4,7 +4,6 @@ what they cost, the best first, and the lines to paste."""
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Iterable
 from functools import cache
 from typing import Any
@@ -12,10 +11,10 @@ from typing import Any
 import msgspec
 
 from hiddencost.claims.evidence import BIG
-from hiddencost.claims.fastest import readings
+from hiddencost.claims.fastest import Fastest, clearly_slower, fastest
 from hiddencost.grid import PEERS
 from hiddencost.page.templates import plain_text
-from hiddencost.records import Case
+from hiddencost.records import Case, Comparison
 from hiddencost.stats import Table, peak_metric
 
 WAYS = (
@@ -58,19 +57,16 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
 
 def places(table: Table) -> list[Place]:
     """Every place of the run at which some way was timed, those with the most ways first."""
-    found: dict[Case, list[Case]] = defaultdict(list)
-    for case in readings(table):
-        if case.reduction == "none" and case.mode not in NO_INFERENCE:
-            found[case.with_(strategy="")].append(case)
-    every = [place for cases in found.values() if (place := _place(table, cases)) is not None]
+    every = [
+        _place(table, one)
+        for one in fastest(table)
+        if one.case.reduction == "none" and one.case.mode not in NO_INFERENCE and one.comparison
+    ]
     return sorted(every, key=lambda place: -len(place.ways))
 
 
-def _place(table: Table, cases: list[Case]) -> Place | None:
-    ranked = _ranked(table, cases)
-    if not ranked:
-        return None
-    one = cases[0]
+def _place(table: Table, found: Fastest) -> Place:
+    one = found.case
     return Place(
         model=one.model,
         backend=one.backend,
@@ -80,41 +76,44 @@ def _place(table: Table, cases: list[Case]) -> Place | None:
         points=one.points,
         batch=one.batch,
         length=one.length,
-        ways=tuple(ranked),
+        ways=tuple(_ranked(table, found)),
     )
 
 
-def _ranked(table: Table, cases: Iterable[Case]) -> list[Choice]:
-    """By time; of those that no time tells from the fastest, the one that holds clearly less first, else the
-    simplest."""
-    timed = [(case, found) for case in cases if (found := table.compare(case))]
-    timed.sort(key=lambda pair: pair[1].ratio)
-    choices = [
-        Choice(
-            strategy=case.strategy,
-            ratio=found.ratio,
-            low=found.low,
-            high=found.high,
-            seconds=_center(table, case, "seconds"),
-            peak_bytes=_center(table, case, peak_metric(case)),
-            level=tuple(other.strategy for other, _ in timed if other != case and _level(table, case, other)),
-        )
-        for case, found in timed
-    ]
-    best = choices[:1] + [one for one in choices if choices and one.strategy in choices[0].level]
+def _ranked(table: Table, found: Fastest) -> list[Choice]:
+    """Of the fastest and those that it is not told apart from, the one that holds clearly less first, else
+    the simplest; then the slower ones."""
+    choices = {
+        case: _choice(table, case, ratio, (found.case, *found.rivals, *found.slower))
+        for case in (found.case, *found.rivals, *found.slower)
+        if (ratio := table.compare(case))
+    }
+    best = [choice for case, choice in choices.items() if case not in found.slower]
     lean = min((one.peak_bytes for one in best if one.peak_bytes), default=math.inf)
 
     def key(one: Choice) -> tuple[bool, int]:
         place = SIMPLEST.index(one.strategy) if one.strategy in SIMPLEST else len(SIMPLEST)
         return (one.peak_bytes or 0.0) > (1 + BIG) * lean, place
 
-    return [*sorted(best, key=key), *(one for one in choices if one not in best)]
+    return [*sorted(best, key=key), *(choices[case] for case in found.slower if case in choices)]
 
 
-def _level(table: Table, case: Case, other: Case) -> bool:
-    """Whether the interval of their paired ratio contains 1, or there is none."""
-    found = table.compare(case, other)
-    return found is None or found.low is None or found.high is None or found.low <= 1 <= found.high
+def _choice(table: Table, case: Case, ratio: Comparison, ways: Iterable[Case]) -> Choice:
+    return Choice(
+        strategy=case.strategy,
+        ratio=ratio.ratio,
+        low=ratio.low,
+        high=ratio.high,
+        seconds=_center(table, case, "seconds"),
+        peak_bytes=_center(table, case, peak_metric(case)),
+        level=tuple(
+            other.strategy
+            for other in ways
+            if other != case
+            and not clearly_slower(table, other, case)
+            and not clearly_slower(table, case, other)
+        ),
+    )
 
 
 def _center(table: Table, case: Case, metric: str) -> float | None:
