@@ -64,11 +64,18 @@ def markdown(run: Run, plots: Sequence[str]) -> str:
 
 
 def summary_lines(run: Run) -> list[str]:
-    """What the run says, for a terminal: a line for each question, the fastest way for each kind of points,
-    and what was not measured."""
+    """What the run says, for a terminal: a line for each question that it answers, the fastest way for each
+    kind of points, and what was not measured."""
     facts, table = dict(opening(run)), Table(sound(run))
     head = [f"{facts['models']}, {facts['backend']}, {facts['blocks']}"]
-    told = [f"{answer.id}: {answer.word}. {sentence(answer, short=True)}" for answer in answers_from(table)]
+    told, silent = [], []
+    for answer in answers_from(table):
+        if answer.word == "not measured":
+            silent.append(answer.id)
+        else:
+            told.append(f"{answer.id}: {answer.word}. {sentence(answer, short=True)}")
+    if silent:
+        told.append(f"not measured here: {', '.join(silent)}")
     bad = [m for m in run.measurements if m.state not in ("ok", "skipped")]
     failed = {m.case for m in bad}
     reasons = list(dict.fromkeys(f"  {m.state}: {' '.join(one_line(m.reason).split())}"[:250] for m in bad))
@@ -87,12 +94,16 @@ def summary_lines(run: Run) -> list[str]:
 
 
 def together_lines(run: Run) -> list[str]:
-    """For a terminal: the fastest way of each of the backends that took turns, where any did. The report has
-    every way beside them, shape by shape."""
+    """For a terminal: the plain passes of the backends that took turns, where any did, and the fastest way of
+    each to read one kind of points: that which the most of them read at the most shapes."""
+    plain, *read = best_ways_of_all(Table(sound(run))) or (None,)
+    if plain is None:
+        return []
+    fullest = max(read, key=lambda grid: sum(cell != NONE for row in grid.rows for cell in row), default=None)
     lines: list[str] = []
-    for table in best_ways_of_all(Table(sound(run))):
-        rows = [tuple(map(one_line, row)) for row in (table.header, *table.rows)]
-        lines += ["", one_line(table.title), *aligned(rows)]
+    for grid in filter(None, (plain, fullest)):
+        rows = [tuple(map(one_line, row)) for row in (grid.header, *grid.rows)]
+        lines += ["", one_line(grid.title), *aligned(rows)]
     return lines
 
 
