@@ -5,7 +5,7 @@ READY := .venv/.ready
 
 .DEFAULT_GOAL := help
 .PHONY: help bench bench-backends bench-peers bench-freed points-all example venv-jax venv-torch quick gate \
-  baseline test test-backends test-slow mutants lint pairing streaming calibrate readme reference reference-backends reference-peers \
+  baseline test test-backends test-slow mutants lint pairing streaming page-speed calibrate readme reference reference-backends reference-peers \
   reference-freed reference-points clean
 
 help:  ## show this list
@@ -111,6 +111,9 @@ pairing: $(READY)  ## measure which pairing of samples is the steadier one (repo
 
 streaming: $(READY)  ## memory of `hiddencost extract` over 100,000 lines, beside predict (reports/experiments/)
 	$(BIN)/python bench/experiments/streaming.py reports/experiments
+
+page-speed: $(READY)  ## how fast the page opens and filters in a browser (reports/experiments/)
+	$(BIN)/python bench/experiments/page.py reports/experiments
 
 MINUTES ?= 60
 calibrate: $(READY)  ## measure how often the gate is wrong, for MINUTES more (reports/calibration/)

@@ -7,11 +7,13 @@ import os
 import re
 import shutil
 
+import gate_runs
 import pytest
 from synthetic import synthetic_run
 from test_claims import ALWAYS, case, group, run_of
 
 from hiddencost import plots
+from hiddencost.page.compared import compare
 from hiddencost.page.html import write_page
 from hiddencost.page.rows import MOST
 from hiddencost.records import Measurement
@@ -107,7 +109,7 @@ def test_it_opens_with_an_answer_for_each_question_and_asks_no_network(opened, a
     assert page.locator("#answers article").count() == 10
     assert page.locator("#answers article .word").first.is_visible()
     assert page.locator("#plots svg").count() >= 12
-    assert len(column(page, "strategy")) == 100
+    assert len(column(page, "strategy")) == 50
 
 
 def test_filters_narrow_the_table_and_stand_in_the_address(opened, address):
@@ -180,7 +182,7 @@ def test_the_csv_has_the_rows_of_the_view(opened, address, tmp_path):
 def test_more_rows_are_shown_on_request(opened, address):
     page = opened(address)
     page.click("#more")
-    assert len(column(page, "strategy")) == 200
+    assert len(column(page, "strategy")) == 100
 
 
 def test_the_chooser_gives_a_way_its_cost_and_lines_to_paste(opened, address):
@@ -284,6 +286,19 @@ def test_axe_finds_no_violation(opened, address, looks):
     assert found.violations_count == 0, found.generate_report()
 
 
+def test_a_run_beside_another_shows_what_moved(opened, tmp_path):
+    before, after = gate_runs.run(gate_runs.alone()), gate_runs.run(gate_runs.alone(heap=8e6))
+    path = write_page(after, tmp_path, [], compare(after, before, "<b>before</b>"))
+    page = opened(path.as_uri())
+    page.click("nav a[href='#compare']")
+    assert page.inner_text("#compare h2") == "Compared with <b>before</b>"
+    assert page.inner_text("#compare .said") == "Regression. 3 larger, 9 same."
+    moved = page.locator("#compare > .wide tbody tr").all_inner_texts()
+    assert len(moved) == 3
+    assert all("peak_heap_bytes" in row and "larger" in row for row in moved)
+    assert page.locator("#compare details").get_attribute("open") is None
+
+
 def test_hostile_names_are_shown_as_text(opened, tmp_path):
     name = "</script><img src=x onerror=alert(1)>"
     lines = group({ALWAYS: 1.02})
@@ -300,7 +315,7 @@ def test_beyond_what_a_page_holds_it_says_so_and_shows_as_few_rows_at_once(opene
     """The few rows at once are what keeps it quick; see reports/experiments/page.md for how quick."""
     page = opened(written(many(), tmp_path))
     assert counted(page) == MOST
-    assert len(column(page, "strategy")) == 100
+    assert len(column(page, "strategy")) == 50
     assert f"the {MOST:,} that matter most" in page.inner_text("#explore")
     pick(page, "mode", "eager")
     assert 0 < counted(page) < MOST

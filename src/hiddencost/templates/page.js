@@ -4,7 +4,7 @@
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const texts = new Set(data.texts);
-const STEP = 100; // rows shown at first, and more with each press
+const STEP = 50; // rows shown at first, and more with each press
 
 function value(row, column) {
   const raw = data.columns[column][row];
