@@ -1,5 +1,6 @@
 """Every strategy gives the right values in every mode, and does what its name says."""
 
+import gc
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -51,6 +52,9 @@ def test_values_agree_with_the_layers_called_one_by_one(process, tiny, case):
     )
 
 
+TRAINED = CASE.with_(points="all", mode="train")
+
+
 def train(process, strategy, selection, dtype="float32"):
     """The gradients of a loss on these points, and the strategy that they came through."""
     case = CASE.with_(strategy=strategy, points=selection, mode="train", dtype=dtype)
@@ -59,7 +63,7 @@ def train(process, strategy, selection, dtype="float32"):
 
 
 @pytest.mark.parametrize("selection", ["middle", "all"])
-@pytest.mark.parametrize("name", [name for name in WAYS if name != "functional_submodel_per_call"])
+@pytest.mark.parametrize("name", [name for name in WAYS if not strategies.find(name).skipped(TRAINED)])
 def test_gradients_agree_with_those_of_the_layers_called_one_by_one(process, tiny, name, selection):
     case, result, extraction = train(process, name, selection)
     assert measure.difference(case, result, extraction, process, {}) <= 1e-4
@@ -90,6 +94,19 @@ def test_output_only_is_the_models_own_output(process, tiny, name):
     assert extraction.states(result) == []
     assert measure.difference(case, result, extraction, process, expected) <= measure.TOLERANCE["float32"]
     assert len(expected[OUTPUT]) == 2  # BERT returns the sequence and the pooled output
+
+
+def test_streamed_states_lie_in_files_batch_by_batch_and_nothing_is_returned(process, tiny):
+    case = CASE.with_(strategy="streamed", points="all", mode="predict", examples=5)
+    result, extraction, expected = values(process, case)
+    assert measure.difference(case, result, extraction, process, expected) <= measure.TOLERANCE["float32"]
+    assert [file.name for file in result] == ["0.safetensors", "1.safetensors", "2.safetensors"]
+    assert backends.tensors(result) == []
+    assert [state.shape for state in extraction.states(result)] == [(5, 16, 128)] * 3
+    folder = result[0].parent
+    del extraction
+    gc.collect()
+    assert not folder.exists()
 
 
 def test_the_mean_in_the_model_leaves_padding_out(process, tiny):

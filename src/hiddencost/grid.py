@@ -160,7 +160,8 @@ class Growth(_Table):
 
 
 class Dataset(_Table):
-    """`predict` over data sets of several sizes: final output, all hidden states, pooled in the graph."""
+    """`predict` over data sets of several sizes: final output, all hidden states, pooled in the graph; beside
+    it all of them streamed to files."""
 
     model: list[str]
     batch: int
@@ -679,6 +680,7 @@ def _dataset_cases(section: Dataset, backend: str, timed: bool) -> Iterator[Case
                 yield reference.with_(strategy=TWIN)
             yield reference.with_(strategy="always_return_all", points="all")
             yield reference.with_(strategy="functional_submodel", points="all", reduction="mean")
+            yield reference.with_(strategy="streamed", points="all")
 
 
 def _lookup_cases(section: Lookup) -> Iterator[Case]:

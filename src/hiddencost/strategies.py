@@ -12,8 +12,12 @@ Keras is imported when a strategy is built, not when this file is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from shutil import rmtree
+from tempfile import mkdtemp
 from typing import Any
 
 from hiddencost import own
@@ -32,11 +36,13 @@ def _as_list(result: Any) -> list[Any]:
 class Extraction:
     """A built strategy. run: inputs -> whatever this way returns. states: that result -> the hidden
     states asked for, each (batch, sequence, width), in order. model: the Keras model behind `run`, for
-    `predict`, None where there is none."""
+    `predict`, None where there is none. over: how it goes over a data set where it is not by `predict`: `run`
+    as the backend compiles it, and the batches -> a result."""
 
     run: Callable[[Any], Any]
     states: Callable[[Any], list[Any]] = field(default=_as_list)
     model: Any = None
+    over: Callable[[Callable[[Any], Any], Iterable[Any]], Any] | None = None
 
     def __call__(self, inputs: Any) -> Any:
         return self.run(inputs)
@@ -184,6 +190,37 @@ def on_request(model: Any, points: Sequence[Point], wanted: Sequence[Point]) -> 
     )
 
 
+def streamed(model: Any, points: Sequence[Point], wanted: Sequence[Point]) -> Extraction:
+    """A sub-model called batch by batch over a data set, each batch's states written to a file before the
+    next is read, as `hiddencost extract` does; `predict` keeps them all, and joins them in the end. The
+    result is the files."""
+    import keras
+
+    submodel = keras.Model(model.inputs, tensors_of(wanted))
+    names = [point.name for point in wanted]
+    room = Path(mkdtemp(prefix="hiddencost-"))
+
+    def over(run: Callable[[Any], Any], batches: Iterable[Any]) -> list[Path]:
+        from safetensors.numpy import save_file
+
+        files = []
+        for number, batch in enumerate(batches):
+            states = map(keras.ops.convert_to_numpy, _as_list(run(batch)))
+            files.append(room / f"{number}.safetensors")
+            save_file(dict(zip(names, states, strict=True)), files[-1])
+        return files
+
+    def states(files: list[Path]) -> list[Any]:
+        import numpy as np
+        from safetensors.numpy import load_file
+
+        parts = [load_file(file) for file in files]
+        return [np.concatenate([part[name] for part in parts]) for name in names]
+
+    weakref.finalize(over, rmtree, room, ignore_errors=True)
+    return replace(_of_model(submodel, states), over=over)
+
+
 def with_mean(model: Any, extraction: Extraction) -> Extraction:
     """The same functional model with each output reduced to its mean over the tokens that are not
     padding, inside the model: (batch, sequence, width) -> (batch, width)."""
@@ -245,6 +282,12 @@ def _on_request_skipped(case: Case) -> str:
     return "predict passes no arguments to call" if case.mode == "predict" and case.points != OUTPUT else ""
 
 
+def _streamed_skipped(case: Case) -> str:
+    if case.mode != "predict":
+        return "writes the states of a data set to files: a way beside predict"
+    return "is measured with whole states: reduced ones hardly take memory" * (case.reduction != "none")
+
+
 STRATEGIES = (
     Strategy(REFERENCE, "the plain forward pass, final output only: the reference", final_only),
     Strategy(TWIN, "the reference once more: the A/A twin, whose spread is the noise band", final_only),
@@ -267,6 +310,12 @@ STRATEGIES = (
     Strategy("always_return_stacked", "the same as one stacked tensor", always_return_stacked),
     Strategy(
         "on_request", "an argument output_hidden_states= of call, off and on", on_request, _on_request_skipped
+    ),
+    Strategy(
+        "streamed",
+        "a data set's states written to files batch by batch, none kept",
+        streamed,
+        _streamed_skipped,
     ),
 )
 

@@ -133,6 +133,9 @@ def compile_(extraction: Extraction, mode: str, model: Any) -> Compiled:
     if mode == "predict":
         if extraction.model is None:
             raise UserError("predict needs a Keras model, and this way is a function")
+        if extraction.over is not None:
+            over, run = extraction.over, Compiled(extraction.run, current().predicts_in, model)
+            return Compiled(lambda data: over(run, current().batches(data)), "eager", model)
         return Compiled(lambda data: current().predict(extraction.model, data), "eager", model)
     if mode == "train":
         return gradients(lambda inputs: loss_values(extraction, extraction(inputs)), model)
@@ -182,10 +185,10 @@ def pinned_seconds(result: Any) -> float | None:
 
 
 def tensors(result: Any) -> list[Any]:
-    """All tensors of a result, whatever its structure."""
+    """All tensors of a result, whatever its structure; what is none, as a file, is left out."""
     import keras
 
-    return list(keras.tree.flatten(result))
+    return [leaf for leaf in keras.tree.flatten(result) if hasattr(leaf, "shape")]
 
 
 def size_bytes(tensor: Any) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from hiddencost.errors import UserError
@@ -79,6 +79,12 @@ class Backend(ABC):
         """Keras's predict over what `data_set` made."""
         inputs, batch = data
         return model.predict(inputs, batch_size=batch, verbose=0)
+
+    def batches(self, data: Any) -> Iterator[Any]:
+        """The batches of what `data_set` made, one after the other on the device."""
+        inputs, batch = data
+        for first in range(0, len(next(iter(inputs.values()))), batch):
+            yield self.place({name: array[first : first + batch] for name, array in inputs.items()})
 
     @abstractmethod
     def to_numpy(self, tensor: Any) -> Any:

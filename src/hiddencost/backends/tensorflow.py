@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from hiddencost.backends.base import Backend, no_gpu
@@ -97,6 +97,9 @@ class TensorFlow(Backend):
 
     def predict(self, model: Any, data: Any) -> Any:
         return model.predict(data, verbose=0)
+
+    def batches(self, data: Any) -> Iterator[Any]:
+        yield from data
 
     def to_numpy(self, tensor: Any) -> Any:
         """The gradient of an embedding is sparse: its rows and their places."""

@@ -111,6 +111,7 @@ def _title(table: Table, held: dict[choose.Row, dict[int, Case]]) -> str:
     for row, words in (
         (choose.Row("always_return_all", "all", "none"), "with all hidden states"),
         (choose.Row("functional_submodel", "all", "mean"), "with all pooled in the model"),
+        (choose.Row("streamed", "all", "none"), "with all streamed to files"),
         (choose.Row(REFERENCE, OUTPUT, "none"), "with the final output only"),
     ):
         cases = held.get(row)

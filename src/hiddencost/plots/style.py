@@ -40,6 +40,7 @@ COLOURS: dict[str, str] = {
     "layers_property": "#6B4A2B",
     "dict_in_advance": "#00543D",
     SINGLE_BLOCK: "#666666",
+    "streamed": "#4D7C0F",
     "linear_probe": "#3A4DB0",
     "random_labels": "#8A8176",
 }
@@ -60,6 +61,7 @@ LABELS: dict[str, str] = {
     "layers_property": "model.layers",
     "dict_in_advance": "dict in advance",
     SINGLE_BLOCK: "largest single block",
+    "streamed": "streamed to files",
     "linear_probe": "linear probe",
     "random_labels": "random labels",
 }
