@@ -19,8 +19,8 @@ from typing import Any
 
 from hiddencost.graph import Call, calls, calls_inside, is_graph, sub_layers
 
-Known = dict[tuple[type, tuple[type, ...]], bool]
-"""Whether a layer of this class, with layers of these classes inside, can be a block."""
+Known = dict[int | tuple[type, tuple[type, ...]], bool]
+"""Whether a layer can be a block: by its id, and by its class with those of the layers inside."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,10 +86,12 @@ def _may_hold_blocks(operation: Any, known: Known) -> bool:
 def _is_block(operation: Any, known: Known) -> bool:
     """Whether it can be a block (see `_could_be_block`): decided once for layers of one class with the same
     classes of layers inside, since Keras gathers the weights of a layer anew each time they are asked for."""
-    key = type(operation), tuple(map(type, sub_layers(operation)))
-    if key not in known:
-        known[key] = _could_be_block(operation)
-    return known[key]
+    if id(operation) not in known:
+        key = type(operation), tuple(map(type, sub_layers(operation)))
+        if key not in known:
+            known[key] = _could_be_block(operation)
+        known[id(operation)] = known[key]
+    return known[id(operation)]
 
 
 def _could_be_block(operation: Any) -> bool:
@@ -172,12 +174,13 @@ def _takes(call: Call, tensor: Any) -> bool:
 def _made(level: Sequence[Call]) -> dict[int, tuple[Call, int]]:
     """The call that made each tensor, with the tensor's place among its outputs. A layer that returns what
     it is given, as a dropout does at inference, makes nothing."""
-    return {
-        id(tensor): (call, place)
-        for call in level
-        for place, tensor in enumerate(call.outputs)
-        if not _takes(call, tensor)
-    }
+    made = {}
+    for call in level:
+        taken = {id(tensor) for _, tensor in call.arguments}
+        for place, tensor in enumerate(call.outputs):
+            if id(tensor) not in taken:
+                made[id(tensor)] = call, place
+    return made
 
 
 def _source(tensor: Any, made: dict[int, Any], stop: Callable[[Call], bool]) -> tuple[Call, int] | None:
@@ -368,7 +371,8 @@ def _flat(level: Sequence[Call], outer: tuple[Call, ...]) -> list[Stack]:
     """Blocks written with plain layers: the longest run of additions to one stream whose branches repeat.
     A block is one period; its state is what the next block adds to."""
     made = _made(level)
-    additions = {call.number: found for call in level if (found := _addition(call, made))}
+    computing: dict[tuple[Any, ...], bool] = {}
+    additions = {call.number: found for call in level if (found := _addition(call, made, computing))}
     after: dict[int, list[Call]] = defaultdict(list)
     following = set()
     for addition in additions.values():
@@ -385,9 +389,10 @@ def _flat(level: Sequence[Call], outer: tuple[Call, ...]) -> list[Stack]:
     return stacks
 
 
-def _addition(call: Call, made: dict[int, Any]) -> _Addition | None:
+def _addition(call: Call, made: dict[int, Any], computing: dict[tuple[Any, ...], bool]) -> _Addition | None:
     """The call as an addition to a stream: one of its two tensors is computed from the other, with
-    weights; both of shape (batch, sequence, width)."""
+    weights; both of shape (batch, sequence, width). computing: whether a kind of branch has a matrix, decided
+    once for each."""
     import keras
 
     tensors = [tensor for _, tensor in call.arguments]
@@ -410,12 +415,15 @@ def _addition(call: Call, made: dict[int, Any]) -> _Addition | None:
             source = made[id(tensor)][0]
             seen[source.number] = source
             left += [taken for _, taken in source.arguments]
+    if not reached:
+        return None
     layers = [one for one in seen.values() if isinstance(one.operation, keras.Layer)]
     # What they return tells layers apart too, and is known at once: of their weights, TensorFlow makes the
     # shapes anew each time they are asked for, which took half of the search.
     kind = tuple(sorted((type(one.operation).__name__, str(one.outputs[0].shape)) for one in layers))
-    computes = any(len(weight.shape) > 1 for one in layers for weight in one.operation.weights)
-    return _Addition(call, stream, kind) if reached and computes else None
+    if kind not in computing:
+        computing[kind] = any(len(weight.shape) > 1 for one in layers for weight in one.operation.weights)
+    return _Addition(call, stream, kind) if computing[kind] else None
 
 
 def _periods(level: Sequence[Call], outer: tuple[Call, ...], chain: Sequence[_Addition]) -> Stack | None:
