@@ -86,8 +86,9 @@ test: lint  ## lint, types, and all tests but the slow ones
 test-backends: $(READY) venv-jax .venv-torch/.peers  ## the tests on JAX, torch and the peers, which it installs (CPU)
 	$(BIN)/python -m pytest -n 2 -p no:benchmark tests/test_backends.py tests/test_peers.py
 
-test-slow: $(READY)  ## the tests that take minutes
-	$(BIN)/python -m pytest -m slow
+test-slow: $(READY)  ## the tests that take minutes; those that measure run alone
+	$(BIN)/python -m pytest -n 2 --dist load -p no:benchmark -m "slow and not alone"
+	$(BIN)/python -m pytest -m "slow and alone"
 
 mutants: $(READY)  ## break lines of the statistics and the gate on purpose: a test must notice each
 	$(BIN)/python tests/mutants.py

@@ -20,6 +20,7 @@ def decided(folder, planned, **fault):
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_a_way_that_is_a_third_slower_is_found_and_nothing_else(tmp_path):
     found = decided(tmp_path, PLANNED, slower=0.35)
     told = {(change.case.strategy, change.metric) for change in found if change.word in ("slower", "larger")}
