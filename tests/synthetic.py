@@ -121,6 +121,7 @@ def synthetic_run(seed: int = 0, blocks: int = 5) -> Run:
     lookup_suite(recorder)
     growth_suite(recorder)
     one_off_suite(recorder)
+    probing_suite(recorder)
     return Run(
         header=header(recorder.lines, seed),
         environments=tuple(environments(recorder.lines)),
@@ -379,3 +380,20 @@ def one_off_suite(recorder: Recorder) -> None:
         recorder.exact(case, "weights_bytes", size.weights)
     for package, seconds in (("numpy", 0.09), ("tensorflow", 3.9), ("keras", 4.6), ("keras_hub", 6.2)):
         recorder.noisy(Case(model="import", strategy=package), "import_seconds", seconds)
+
+
+def probing_suite(recorder: Recorder) -> None:
+    """What linear probes find: word order falls from block to block, the class rises up to block_3."""
+    curves = {
+        "word_order": (0.97, 0.97, 0.9, 0.75, 0.6, 0.4, 0.3),
+        "semantic_class": (0.5, 0.5, 0.55, 0.62, 0.75, 0.7, 0.65),
+    }
+    names = ["embeddings", *(f"block_{number}" for number in range(SIZES["minilm"].blocks))]
+    for task, curve in curves.items():
+        for name, value in zip(names, curve, strict=True):
+            case = Case(model="minilm", strategy="linear_probe", points=name, task=task)
+            recorder.noisy(case, "held_out_accuracy", value)
+            recorder.noisy(case.with_(strategy="random_labels"), "held_out_accuracy", 0.45)
+        mixed = Case(model="minilm", strategy="linear_probe", points="all", task=task, reduction="scalar_mix")
+        recorder.noisy(mixed, "held_out_accuracy", 0.72)
+        recorder.noisy(mixed.with_(reduction="selected"), "held_out_accuracy", 0.73)

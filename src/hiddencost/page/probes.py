@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from hiddencost.claims.probing import CONTROL, METRIC, Probed, lead, probed
+from hiddencost.claims.probing import CONTROL, METRIC, Probed, accuracy, lead, probed
 from hiddencost.formatting import NONE, quantity
 from hiddencost.page.grids import Grid, Section
 from hiddencost.records import Case
-from hiddencost.stats import Table, t_interval
+from hiddencost.stats import Table
 
 
 def probes(table: Table) -> Section:
     """A table for each task, a row for each hidden state and for all of them; then what was trained."""
     note = (
-        "Linear probes on examples that they were not trained on; intervals over seeds. Random labels: the "
-        "same probe, learning a label drawn at random for each word. Ahead: of the probe of the last block, "
-        "seed by seed."
+        "Linear probes on examples that they were not trained on; intervals over seeds, corrected for what "
+        "these share. Random labels: the same probe, learning a label drawn at random for each word, tested "
+        "on words that it has seen. Ahead: of the probe of the last block, seed by seed."
     )
     header = ("read from", "reduced", "backend", "accuracy", "random labels", "ahead of the last block")
     found = probed(table)
@@ -44,5 +44,4 @@ def _row(table: Table, one: Probed, case: Case) -> tuple[str, ...]:
 
 
 def _accuracy(table: Table, case: Case) -> str:
-    found = table.medians(case, METRIC)
-    return quantity(*t_interval(found), unit="%") if found else NONE
+    return quantity(*accuracy(table, case), unit="%") if table.medians(case, METRIC) else NONE

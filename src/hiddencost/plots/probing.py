@@ -7,13 +7,26 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hiddencost.claims.probing import CHANCE, CONTROL, METRIC, PROBE, Probed, best, lead_of_best, probed
+from hiddencost.claims.probing import (
+    BETTER,
+    BOTH_NOUNS,
+    CHANCE,
+    CONTROL,
+    METRIC,
+    PROBE,
+    Probed,
+    accuracy,
+    lead_of_best,
+    probed,
+)
 from hiddencost.formatting import listed, quantity
 from hiddencost.plots import labels, parts, style
 from hiddencost.records import Case
-from hiddencost.stats import Table, t_interval
+from hiddencost.stats import Table
 
 HEIGHT, LEFT, LABELS, COLUMNS = 2.3, 0.55, 1.0, 3
+DOTTED: parts.Dashes = (0, (1, 1.5))
+DASHED: parts.Dashes = (0, (5, 3))
 MIX_MARKERS = {"scalar_mix": "D", "selected": "P"}
 MIXES = {"scalar_mix": "scalar mix", "selected": "selected"}
 
@@ -32,11 +45,11 @@ def probing(table: Table) -> Figure | None:
     sheet = parts.Sheet(
         _title(table, found),
         f"{style.setting(first)}; linear probes, held-out accuracy; lines: means, bars: 95 % intervals over "
-        f"{seeds} seeds",
+        f"{seeds} seeds, corrected for what these share",
         0.25 + -(-len(found) // columns) * (HEIGHT + parts.ROOM_BELOW) - 0.2,
-        "Random labels: the same probe, learning a label drawn for each word (control task); where it comes "
-        "near, the accuracy is the probe's own. Dotted: guessing. Hidden states: the embeddings (e) and the "
-        "blocks; at their right all of them together, as a scalar mix and as selected features.",
+        "Random labels: the same probe, learning a label drawn for each word (control task). Dotted: the "
+        "most frequent label. Dashed: both nouns known, but not which is the subject. Hidden states: the "
+        "embeddings (e) and the blocks; at their right all together, mixed and as selected features.",
     )
     tiles = sheet.tiles(len(found), columns, LEFT, LABELS, HEIGHT, 0.25)
     for number, (ax, one) in enumerate(zip(tiles, found, strict=True)):
@@ -55,8 +68,8 @@ def _setting(one: Probed) -> tuple[str, ...]:
 
 
 def _accuracy(table: Table, case: Case) -> parts.Center:
-    """Percent, with the t interval over the seeds."""
-    return parts.scaled(t_interval(table.medians(case, METRIC)), 100)
+    """Percent, with the interval over the seeds."""
+    return parts.scaled(accuracy(table, case), 100)
 
 
 def _draw(ax: Axes, table: Table, one: Probed) -> None:
@@ -79,9 +92,9 @@ def _draw(ax: Axes, table: Table, one: Probed) -> None:
         ends.append(labels.End(known[-1][0], centers[-1][0], name, shade))
     for number, case in enumerate(one.together):
         ends.append(_together(ax, table, case, len(xs) - 0.2 + 0.3 * number))
-    chance = table.note(one.last, METRIC, CHANCE)
-    if chance:
-        ax.axhline(100 * float(chance), color=style.QUIET, linewidth=1.0, linestyle=(0, (1, 1.5)), zorder=2)
+    for name, dashes in ((CHANCE, DOTTED), (BOTH_NOUNS, DASHED)):
+        if floor := table.note(one.last, METRIC, name):
+            ax.axhline(100 * float(floor), color=style.QUIET, linewidth=1.0, linestyle=dashes, zorder=2)
     labels.end_labels(ax, ends)
 
 
@@ -107,8 +120,13 @@ def _words(task: str) -> str:
 
 
 def _title(table: Table, found: Sequence[Probed]) -> str:
-    """Where each task is read best, and for how many of them that is told apart from the last."""
-    told = [f"{_words(one.task)} at {style.plain(best(table, one.points).points)}" for one in found]
-    leads = [lead_of_best(table, one) for one in found if len(one.points) > 2]
-    ahead = sum(low is not None and low > 0 for _, low, _ in leads)
-    return f"Read best: {listed(told)}; told apart from the last block in {ahead} of {len(found)}"
+    """For which tasks the last block is told apart from a better one, and for which not."""
+    ahead: list[str] = []
+    level: list[str] = []
+    for one in found:
+        _, low, _ = lead_of_best(table, one) or (0.0, None, None)
+        (ahead if low is not None and low > BETTER else level).append(_words(one.task))
+    better = f"The last block is not the best place to read {listed(ahead)}"
+    if not ahead:
+        return f"No hidden state is told apart from the last one at {listed(level)}"
+    return better + (f"; at {listed(level)} no better one is told apart" if level else "")

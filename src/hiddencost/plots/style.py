@@ -42,7 +42,7 @@ COLOURS: dict[str, str] = {
     SINGLE_BLOCK: "#666666",
     "streamed": "#4D7C0F",
     "linear_probe": "#3A4DB0",
-    "random_labels": "#8A8176",
+    "random_labels": "#C9A27A",
 }
 """Okabe and Ito's palette, yellow darkened to be seen on white, and shades beside it."""
 
