@@ -22,7 +22,7 @@ from hiddencost.claims.evidence import (
     scaled,
     settle,
 )
-from hiddencost.claims.sentences import SENTENCES
+from hiddencost.claims.sentences import SENTENCES, plain
 from hiddencost.formatting import decimals, listed, percent, quantity, some
 from hiddencost.records import SCHEMA_VERSION, Answer, Case, Figure, Header, Measurement, Run
 
@@ -163,9 +163,9 @@ def test_payload(lines: Lines, word: str) -> None:
 
 def test_payload_in_words() -> None:
     assert sentence(answer_of("payload", states(8, 40))) == (
-        "All hidden states of one example take 2.000 MiB for m at length 128; as a share of the model's "
-        "weights that is 5.00 % for m at length 128; the bytes returned equal the formula exactly in 1 "
-        "of 1 cases of the functional sub-model."
+        "All hidden states of one example take 2.000 MiB for m at length 128; those of 32 examples weigh "
+        "1.60 for m at length 128 times as much as the model's weights; the bytes returned equal the formula "
+        "exactly in 1 of 1 cases of the functional sub-model."
     )
 
 
@@ -366,8 +366,10 @@ def test_index_fast_in_words() -> None:
     by_name, by_dict = scan("get_layer_name", 0, 1e-7), scan("dict_in_advance", 4e-8, 0)
     answer = answer_of("index_fast", scan("get_layer_index", 0, 2e-7) + by_name + by_dict)
     assert sentence(answer) == (
-        "A look-up by index takes up to 2.00 times as long as one by name; it takes up to 5,000 times as "
-        "long as one in a dict; each further layer of the model adds 200.0 ns [198.0, 202.0]."
+        "A look-up by index takes 4.00 us [3.96, 4.04] with 20 layers, 20.00 us [19.80, 20.20] with 100 "
+        "layers and 200.0 us [198.0, 202.0] with 1,000 layers; it takes up to 2.00 times as long as one by "
+        "name; and up to 5,000 times as long as one in a dict; each further layer of the model adds 200.0 ns "
+        "[198.0, 202.0]."
     )
     assert answer.conditions == "time of index / name: does not hold; growth with each layer: does not hold"
 
@@ -434,13 +436,26 @@ def test_a_run_that_looked_for_no_hidden_states_is_answered_from_the_shipped_sur
 MIDDLE = ("functional_submodel", "middle")
 
 
+def read_right(*right: bool) -> Lines:
+    """Cases of the sub-model whose values were compared, and were right or wrong."""
+    lines: Lines = []
+    for number, one in enumerate(right):
+        tried = case(*MIDDLE, model=f"model_{number}")
+        if one:
+            lines += value(tried, "max_abs_difference", 1e-6)
+        else:
+            lines.append(Measurement(case=tried, metric="seconds", state="wrong", reason="differs"))
+    return lines
+
+
 @pytest.mark.parametrize(
     ("lines", "word"),
     [
-        (group({MIDDLE: 0.5}), "holds"),
-        (group({MIDDLE: 1.0}), "does not hold"),
-        (group({MIDDLE: 0.5}) + heap({MIDDLE: 10, ("final_only", "output"): 10}), "depends"),
-        (group({MIDDLE: 0.95}), "not measured"),
+        (read_right(True, True), "holds"),
+        (read_right(True, True) + group({MIDDLE: 1.2}), "holds"),  # at what price is another matter
+        (read_right(True, False), "does not hold"),
+        (read_right(False), "does not hold"),
+        (group({MIDDLE: 0.5}), "not measured"),
         ([], "not measured"),
     ],
 )
@@ -449,10 +464,12 @@ def test_slice_and_dice(lines: Lines, word: str) -> None:
 
 
 def test_slice_and_dice_in_words() -> None:
-    lines = group({MIDDLE: 0.5}) + heap({MIDDLE: 7.5, ("final_only", "output"): 10})
+    lines = read_right(True, True) + group({MIDDLE: 0.5})
+    lines += heap({MIDDLE: 7.5, ("final_only", "output"): 10})
     assert sentence(answer_of("slice_and_dice", lines)) == (
-        "A sub-model that ends at the middle multiplies the time of the plain forward pass by 0.500 "
-        "[0.495, 0.505] in graph; it multiplies the peak heap by 0.750 in graph."
+        "A functional sub-model gave the right values in 100 % of its cases (2 of 2); one that ends at the "
+        "middle multiplies the time of the plain forward pass by 0.500 [0.495, 0.505] in graph; it "
+        "multiplies the peak heap by 0.750 in graph."
     )
 
 
@@ -464,6 +481,15 @@ def test_every_claim_has_its_own_id_and_a_sentence_where_a_run_can_answer_it() -
     assert len(set(ids)) == len(ids) == 10
     assert set(ids) == set(SENTENCES)
     assert [answer.id for answer in answers(run_of([]))] == ids
+
+
+def test_every_answer_has_plain_words_for_each_verdict_and_none_where_nothing_was_measured() -> None:
+    for claim in CLAIMS:
+        words = [plain(Answer(id=claim.id, word=word)) for word in ("holds", "does not hold", "depends")]
+        assert len(set(words)) == 3
+        assert words[0].startswith("Yes")
+        assert words[1].startswith("No")
+        assert plain(Answer(id=claim.id, word="not measured")) == ""
 
 
 def test_a_full_run_answers_every_claim_with_every_clause() -> None:

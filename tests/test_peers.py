@@ -292,7 +292,7 @@ def test_the_plot_shows_each_backend_at_each_shape_with_its_plain_pass_middle_an
     assert ratios["s", 1] == pytest.approx(1.5, rel=2e-3)
     title = figure.get_suptitle().replace("\n", " ")
     assert title.startswith(
-        "Up to the middle hidden state a user waits 1.50 with Keras (1: a plain forward pass"
+        "At best, shape by shape, the middle hidden state takes 1.50 with Keras (1: a plain forward pass"
     )
     assert together(Table(Run(header=run_of_two().header, environments=(), measurements=()))) is None
 

@@ -211,9 +211,11 @@ def settle(
     rule: str = "",
     extra: Iterable[Figure] = (),
     facts: Mapping[str, str] | None = None,
+    said: str = "holds",
 ) -> Answer:
     """One word for the findings of all aspects. The names of the aspects become those of their figures;
-    those without findings are told in the fact `missing`. `extra`: figures that decide nothing."""
+    those without findings are told in the fact `missing`. `extra`: figures that decide nothing. said: what
+    the conditions say where the claim holds, as `difficult`."""
     measured = {name: list(found) for name, found in aspects.items() if found}
     missing = [name for name, found in aspects.items() if not found]
     told = dict(facts or {})
@@ -222,7 +224,7 @@ def settle(
     if missing:
         told["missing"] = listed(missing)
     conditions = [
-        (f"{name}: " if len(aspects) > 1 else "") + reach(found) for name, found in measured.items()
+        (f"{name}: " if len(aspects) > 1 else "") + reach(found, said) for name, found in measured.items()
     ]
     figures = [one for name, found in measured.items() for one in named(name, found)]
     return Answer(
@@ -253,7 +255,7 @@ def overall(words: Sequence[AnswerWord]) -> AnswerWord:
     return words[0] if len(set(words)) == 1 else "depends"
 
 
-def reach(findings: Sequence[Finding]) -> str:
+def reach(findings: Sequence[Finding], said: str = "holds") -> str:
     """Where a claim holds: `holds in graph and xla, not in eager, unclear in predict (why)`."""
     by_place: dict[str, list[Finding]] = defaultdict(list)
     for found in findings:
@@ -265,14 +267,15 @@ def reach(findings: Sequence[Finding]) -> str:
             alike[here[0].holds].append(place)
         else:
             mixed.append(f"in part {place}".strip() + f" ({_split(here)})")
-    parts = [_told(holds, _joined(places), findings) for holds, places in alike.items() if places]
+    parts = [_told(holds, _joined(places), findings, said) for holds, places in alike.items() if places]
     return ", ".join([*parts, *mixed])
 
 
-def _told(holds: bool | None, places: str, findings: Iterable[Finding]) -> str:
-    """`holds in graph`, `not in graph`, `unclear in graph (why)`."""
+def _told(holds: bool | None, places: str, findings: Iterable[Finding], said: str = "holds") -> str:
+    """`holds in graph`, `not in graph`, `unclear in graph (why)`; `not difficult in graph`."""
     why = listed(dict.fromkeys(found.why for found in findings if found.holds is holds))
-    words = {True: "holds", False: "not" if places else "does not hold", None: "unclear"}
+    not_ = f"not {said}" if said != "holds" else "not" if places else "does not hold"
+    words = {True: said, False: not_, None: "unclear"}
     return f"{words[holds]} {places}".strip() + (f" ({why})" if why else "")
 
 

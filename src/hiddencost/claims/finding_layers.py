@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 
 from hiddencost.claims.evidence import (
     BIG,
     Finding,
+    at,
     figure,
     finding,
     in_order,
@@ -73,7 +75,12 @@ def index_fast(table: Table) -> Answer:
         f"holds where it takes at most {1 + BIG:g} times as long as by name, and {FLAT * 1e9:g} ns more "
         "with each layer"
     )
-    return settle("index_fast", aspects, rule, named("time of index / dict", against(DICT)))
+    each = [
+        msgspec.structs.replace(figure("time of index", center, case, unit="s"), where=f"with {at(case)}")
+        for case in last_positions(table, INDEX)
+        if (center := table.center(case, "lookup_seconds"))
+    ]
+    return settle("index_fast", aspects, rule, [*named("time of index / dict", against(DICT)), *each])
 
 
 def _too_few(slope: Figure) -> str:

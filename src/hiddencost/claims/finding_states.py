@@ -48,7 +48,7 @@ def index_hard(table: Table) -> Answer:
         if beside:
             facts["measured in"] = beside
     rule = f"difficult is what finds the hidden states of less than {FAILS_OFTEN:.0%} of models"
-    return settle("index_hard", aspects, rule, facts=facts)
+    return settle("index_hard", aspects, rule, facts=facts, said="difficult")
 
 
 def _name(kinds: tuple[str, ...], words: str) -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from hiddencost.claims.evidence import (
     BIG,
     HEAVY,
-    Finding,
     figure,
     finding,
     in_order,
     largest,
+    named,
     over,
     settle,
     timed,
@@ -57,8 +57,10 @@ def payload(table: Table) -> Answer:
         for weights in table.cases("weights_bytes", model=case.model)[:1]:
             share = one.value / _bytes(table, weights, "weights_bytes")
             shares.append(finding(_of_model(case, "", share, "%"), 1 / BATCH, "above"))
+            bytes_each.append(_of_model(case, "payload of a batch / weights", BATCH * share, ""))
     rule = f"holds where the hidden states of {BATCH} of the longest examples outweigh the model's weights"
-    return settle("payload", {"payload / weights": shares}, rule, bytes_each, _formula(table))
+    facts = {"batch": f"{BATCH} examples"} if shares else {}
+    return settle("payload", {"payload / weights": shares}, rule, bytes_each, facts | _formula(table))
 
 
 def _of_model(case: Case, name: str, value: float, unit: str) -> Figure:
@@ -115,11 +117,32 @@ def on_request(table: Table) -> Answer:
 
 
 def slice_and_dice(table: Table) -> Answer:
-    """The functional style lets one read a hidden state today, and a sub-model that ends early saves."""
+    """The functional style lets one read a hidden state today: the values of a sub-model are right. What one
+    that ends early saves goes with it."""
     ways = ("functional_submodel", "middle")
-    aspects: dict[str, list[Finding]] = {
+    saved = {
         "time": timed(table, to_reference(table, "seconds", *ways), 1 - BIG, "below"),
         "peak heap": weighed(table, to_reference(table, "peak_heap_bytes", *ways), 1 - BIG, "below"),
     }
-    rule = f"holds where the sub-model takes less than {1 - BIG:g} of the plain forward pass"
-    return settle("slice_and_dice", aspects, rule)
+    extra = [one for name, found in saved.items() for one in named(name, found)]
+    facts = {}
+    if tried := _tried(table, ways[0]):
+        facts["tried"] = f"{sum(tried.values())} of {len(tried)}"
+    right = [finding(_share(list(tried.values())), EVERY, "above")] if tried else []
+    rule = "holds where every sub-model gives the values that its layers give when called one by one"
+    return settle("slice_and_dice", {READ: right}, rule, extra, facts)
+
+
+EVERY = 1 - 1e-9
+READ = "hidden states read right"
+
+
+def _tried(table: Table, strategy: str) -> dict[Case, bool]:
+    """The cases of a way whose values were compared, and whether they were right."""
+    right = dict.fromkeys(table.cases("max_abs_difference", strategy=strategy), True)
+    wrong = {m.case: False for m in table.not_ok if m.state == "wrong" and m.case.strategy == strategy}
+    return {**right, **wrong}
+
+
+def _share(right: list[bool]) -> Figure:
+    return Figure(name="", value=sum(right) / len(right), unit="%")

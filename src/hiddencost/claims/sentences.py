@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from hiddencost.formatting import listed, quantity
-from hiddencost.records import Answer, Figure
+from hiddencost.records import Answer, AnswerWord, Figure
 
 SENTENCES: dict[str, tuple[str, ...]] = {
     "references": (
@@ -15,7 +15,7 @@ SENTENCES: dict[str, tuple[str, ...]] = {
     ),
     "payload": (
         "all hidden states of one example take {payload of one example}",
-        "as a share of the model's weights that is {payload / weights}",
+        "those of {batch} weigh {payload of a batch / weights} times as much as the model's weights",
         "the bytes returned equal the formula {formula}",
     ),
     "always_return": (
@@ -41,8 +41,9 @@ SENTENCES: dict[str, tuple[str, ...]] = {
         "of a plain forward pass, looking up every layer takes {share of a forward pass}",
     ),
     "index_fast": (
-        "a look-up by index takes {time of index / name} times as long as one by name",
-        "it takes {time of index / dict} times as long as one in a dict",
+        "a look-up by index takes {time of index}",
+        "it takes {time of index / name} times as long as one by name",
+        "and {time of index / dict} times as long as one in a dict",
         "each further layer of the model adds {growth with each layer}",
     ),
     "index_hard": (
@@ -58,15 +59,78 @@ SENTENCES: dict[str, tuple[str, ...]] = {
         "linear probes of the first third of the blocks are ahead of one of the last block by {first third "
         "at word order}",
         "those of the middle third by {middle third at the semantic class}",
-        "the hidden state that is the best on other sentences is ahead of the last by {best one}",
+        "the hidden state that other seeds found best is ahead of the last by {best one}",
     ),
     "slice_and_dice": (
-        "a sub-model that ends at the middle multiplies the time of the plain forward pass by {time}",
+        "a functional sub-model gave the right values in {hidden states read right} of its cases ({tried})",
+        "one that ends at the middle multiplies the time of the plain forward pass by {time}",
         "it multiplies the peak heap by {peak heap}",
     ),
 }
 """Clauses of each answer's sentence. A name in braces is that of figures or of a fact; a clause is left
 out where its figures were not measured."""
+
+
+PLAIN: dict[str, tuple[str, str, str]] = {
+    "references": (
+        "Yes. A plain forward pass holds little more than it must.",
+        "No. A plain forward pass holds hidden states that nobody asked for.",
+        "It depends on how the model is run: in some modes it holds hidden states that nobody asked for.",
+    ),
+    "payload": (
+        "Yes. A batch of hidden states outweighs the model.",
+        "No. A batch of hidden states weighs less than the model.",
+        "It depends on the model: of some, a batch of hidden states outweighs it.",
+    ),
+    "always_return": (
+        "Yes, in time and in memory.",
+        "No, neither in time nor in memory.",
+        "It depends: on whether time or memory is counted, or on the mode.",
+    ),
+    "on_request": (
+        "Yes. It costs nothing when it is off, and no more than a sub-model when it is on.",
+        "No. It costs more than a sub-model, or more than nothing when it is off.",
+        "It depends: in some modes it costs more than a sub-model, or more than nothing when it is off.",
+    ),
+    "index_in_advance": (
+        "Yes. Pulling the layers at each call takes clearly longer.",
+        "No. Pulling the layers at each call takes hardly longer than having them.",
+        "It depends: in some modes pulling the layers at each call takes clearly longer.",
+    ),
+    "name_scan": (
+        "Yes. It takes longer with each layer that the model has.",
+        "No. It takes as long however many layers the model has.",
+        "It depends on the model.",
+    ),
+    "index_fast": (
+        "Yes. It is no slower than by name, however many layers the model has.",
+        "No. It is slower than by name, and takes longer with each layer that the model has.",
+        "Partly: it is either slower than by name, or takes longer with each layer that the model has.",
+    ),
+    "index_hard": (
+        "Yes. Of many models they are not found.",
+        "No. They are found in nearly all models.",
+        "It depends on how: one way finds them in nearly all models, others miss many.",
+    ),
+    "last_layer": (
+        "Yes. Lower blocks are ahead at each task.",
+        "No. No lower block is ahead at any task.",
+        "In part: lower blocks are ahead at some tasks.",
+    ),
+    "slice_and_dice": (
+        "Yes. A functional sub-model reads them, with the right values.",
+        "No. Not every functional sub-model gave the right values.",
+        "In part: not every functional sub-model gave the right values.",
+    ),
+}
+"""Of each answer what it says in plain words where the claim holds, does not hold, or depends."""
+
+
+def plain(answer: Answer) -> str:
+    """The answer in plain words, without a figure; nothing where it was not measured."""
+    words: tuple[AnswerWord, ...] = ("holds", "does not hold", "depends")
+    found = dict(zip(words, PLAIN.get(answer.id, ()), strict=False))
+    return found.get(answer.word, "")
 
 
 def sentence(answer: Answer, short: bool = False) -> str:

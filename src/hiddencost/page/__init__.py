@@ -12,6 +12,7 @@ from pathlib import Path
 
 from hiddencost.claims import CLAIMS, Claim, answers_from, sentence, sound
 from hiddencost.claims.evidence import at
+from hiddencost.claims.sentences import plain
 from hiddencost.formatting import NONE, aligned, one_line, quantity
 from hiddencost.page.circumstances import environments, not_measured, opening, unmeasured
 from hiddencost.page.costs import growth, one_off
@@ -34,10 +35,11 @@ MOST_REASONS = 5
 
 @dataclass(frozen=True)
 class Question:
-    """A claim and its answer in words."""
+    """A claim and its answer in words: plain, without figures; short, and in full."""
 
     claim: Claim
     answer: Answer
+    plain: str
     short: str
     sentence: str
     facts: tuple[tuple[str, str], ...]
@@ -115,7 +117,8 @@ def questions(table: Table) -> list[Question]:
         grid = Grid(("figure", "of", "where", "value", "verdict"), rows, f"{len(rows)} figures", folded=True)
         named = {"rule": "Judged", "missing": "Not measured", "formula": "Formula met"}
         facts = tuple((named.get(name, f"How: {name}"), text) for name, text in sorted(answer.facts.items()))
-        found.append(Question(claim, answer, sentence(answer, short=True), sentence(answer), facts, grid))
+        short, full = sentence(answer, short=True), sentence(answer)
+        found.append(Question(claim, answer, plain(answer), short, full, facts, grid))
     return found
 
 

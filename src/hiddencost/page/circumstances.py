@@ -10,6 +10,8 @@ from hiddencost.formatting import listed, quantity
 from hiddencost.page.grids import Grid, Section, scene
 from hiddencost.records import KIND, REFERENCE, ROUNDS_WANTED, Case, Run
 
+NO_TROUBLE = (KIND, "chance", "both_nouns", "held_out")
+"""Notes that qualify what was measured, and cost nothing."""
 NOT_MODELS = ("lookup", "import")
 """Values of `Case.model` that name a suite instead of a model."""
 
@@ -63,7 +65,7 @@ def not_measured(run: Run) -> Section:
         if m.state != "ok":
             groups[m.state.replace("_", " "), m.reason or "no reason was recorded"][str(m.case)] = None
         for name, text in m.notes.items() if m.state == "ok" else ():
-            if name not in (ROUNDS_WANTED, KIND):
+            if name not in (ROUNDS_WANTED, *NO_TROUBLE):
                 groups[f"note: {name}", text][str(m.case)] = None
     for case in unmeasured(run):
         groups["no measurement", "planned, and nothing was recorded"][str(case)] = None

@@ -123,6 +123,6 @@ def _title(table: Table, found: Found, met: Sequence[Meeting]) -> str:
     if not said:
         return "Backends and other libraries side by side"
     return (
-        f"Up to the middle hidden state a user waits {listed(said)} "
+        f"At best, shape by shape, the middle hidden state takes {listed(said)} "
         f"(1: a plain forward pass of {style.plain(met[0].first.backend)})"
     )
