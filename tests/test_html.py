@@ -24,7 +24,8 @@ def test_the_page_has_an_answer_for_each_question_and_every_measurement():
     run = run_of(group({ALWAYS: 1.02}))
     page = html(run, [])
     assert page.count('<article class="answer"') == 10
-    assert '<span class="word no">does not hold</span> Always returning every hidden state' in page
+    assert '<span class="word no">does not hold</span> No, neither in time nor in memory.</p>' in page
+    assert "<p>Always returning every hidden state multiplies the time by" in page
     data = data_of(page)
     kept = {(m.case, m.metric) for m in run.measurements}
     assert data["count"] == len(kept)

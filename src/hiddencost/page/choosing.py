@@ -12,7 +12,7 @@ import msgspec
 
 from hiddencost.claims.evidence import BIG
 from hiddencost.claims.fastest import Fastest, clearly_slower, fastest
-from hiddencost.grid import PEERS
+from hiddencost.grid import COMPILED_MODES, PEERS
 from hiddencost.page.templates import plain_text
 from hiddencost.records import Case, Comparison
 from hiddencost.stats import Table, peak_metric
@@ -52,17 +52,19 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     points: str
     batch: int
     length: int
+    examples: int | None
     ways: tuple[Choice, ...]
 
 
 def places(table: Table) -> list[Place]:
-    """Every place of the run at which some way was timed, those with the most ways first."""
+    """Every place of the run at which some way was timed: compiled modes first, and of those the one with
+    the most ways."""
     every = [
         _place(table, one)
         for one in fastest(table)
         if one.case.reduction == "none" and one.case.mode not in NO_INFERENCE and one.comparison
     ]
-    return sorted(every, key=lambda place: -len(place.ways))
+    return sorted(every, key=lambda place: (place.mode not in COMPILED_MODES, -len(place.ways)))
 
 
 def _place(table: Table, found: Fastest) -> Place:
@@ -76,6 +78,7 @@ def _place(table: Table, found: Fastest) -> Place:
         points=one.points,
         batch=one.batch,
         length=one.length,
+        examples=one.examples,
         ways=tuple(_ranked(table, found)),
     )
 

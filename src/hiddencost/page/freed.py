@@ -12,7 +12,7 @@ from hiddencost.stats import Table
 def freed(table: Table) -> Section:
     """A row for each model, backend and mode."""
     note = (
-        "`hiddencost.freed(model)` runs the same graph and drops each tensor after its last use. A layer "
+        "hiddencost.freed(model) runs the same graph and drops each tensor after its last use. A layer "
         "that holds all blocks (ViT's encoder) is one call, whose insides are its own. Below 1 is faster."
     )
     header = (

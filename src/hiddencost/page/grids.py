@@ -26,11 +26,18 @@ class Grid:
 
 @dataclass(frozen=True)
 class Section:
-    """A title, a line on how to read what follows, and tables; those without rows are not shown."""
+    """A title, a line on how to read what follows, and tables; those without rows are not shown. always: the
+    line is told where there is no table, too."""
 
     title: str
     note: str
     grids: tuple[Grid, ...]
+    always: bool = False
+
+    @property
+    def full(self) -> bool:
+        """Whether there is anything to show."""
+        return self.always or any(grid.rows for grid in self.grids)
 
 
 def grid(cases: Iterable[Case], columns: Columns, title: str = "", folded: bool = False) -> Grid:

@@ -124,7 +124,7 @@ def _latest(measurements: Iterable[Measurement]) -> list[Measurement]:
 
 def _fields(case: Case) -> list[tuple[str, str]]:
     sizes = {"batch", "length"}
-    values = {name: value for name, value in msgspec.structs.asdict(case).items() if value is not None}
+    values = {name: value for name, value in msgspec.structs.asdict(case).items() if value not in (None, "")}
     return [(name, one_line(str(value))) for name, value in values.items() if value or name not in sizes]
 
 

@@ -45,12 +45,14 @@ class Strip:
 
 
 def strips(figures: Sequence[Figure]) -> list[Strip]:
-    """A strip for each name of the figures, in order; those of one figure that has no interval need none."""
+    """A strip for each name of the figures, in order; where all are one value without an interval, none."""
     named: dict[str, list[Figure]] = defaultdict(list)
     for figure in figures:
         named[figure.name].append(figure)
     return [
-        _strip(name, found) for name, found in named.items() if len(found) > 1 or found[0].low is not None
+        _strip(name, found)
+        for name, found in named.items()
+        if len({figure.value for figure in found}) > 1 or found[0].low is not None
     ]
 
 

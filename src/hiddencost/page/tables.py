@@ -88,7 +88,7 @@ def twins(table: Table) -> Section:
         for case, c in found
     )
     header = ("group", "ratio to itself", "half-width", "offset", "pairs", "blocks")
-    return Section("A/A twins", twins_note([c for _, c in found]), (Grid(header, rows),))
+    return Section("A/A twins", twins_note([c for _, c in found]), (Grid(header, rows),), always=True)
 
 
 def or_none(share: float | None) -> str:

@@ -39,22 +39,23 @@ function quantity(value, low, high, unit) {
 
 // -- the table --
 
+// Conditions stand beside the way that they qualify; those that are the same in the whole run are left out.
 const SHOWN = [
-  { name: "strategy", cell: wayCell },
-  { name: "points" },
-  { name: "metric" },
-  { name: "value", number: true, cell: valueText },
-  { name: "ratio", number: true, cell: ratioText },
-  { name: "interval", cell: ratioBar, plain: true },
-  { name: "verdict" },
+  { name: "strategy", cell: wayCell, always: true },
+  { name: "points", always: true },
+  { name: "extra" },
   { name: "mode" },
-  { name: "backend" },
-  { name: "model" },
   { name: "batch", number: true },
   { name: "length", number: true },
-  { name: "extra" },
+  { name: "metric", always: true },
+  { name: "value", number: true, cell: valueText, always: true },
+  { name: "ratio", number: true, cell: ratioText, always: true },
+  { name: "interval", cell: ratioBar, plain: true, always: true },
+  { name: "verdict", always: true },
+  { name: "model" },
+  { name: "backend" },
   { name: "reason", cell: (row) => element("span", { class: "reason" }, value(row, "reason")) },
-];
+].filter((column) => column.always || new Set(data.columns[column.name]).size > 1);
 const form = document.getElementById("filters");
 const table = document.getElementById("measurements");
 const field = (name) => form.querySelector(`[name="${name}"]`); // form.elements.length is a number
@@ -300,18 +301,30 @@ function advice(place, limit) {
   const [best, ...others] = fits;
   const level = others.filter((way) => best.level.includes(way.strategy)).map((way) => way.strategy);
   const read = Object.hasOwn(data.states, place.points) ? data.states[place.points] : place.points;
+  const whole = place.examples ? `a plain predict over ${place.examples} examples` : "a plain forward pass";
   const parts = [
-    element("p", { class: "said" }, element("strong", {}, best.strategy), ` reads ${read} in ${ratioOf(best)} of a plain forward pass${costs(best)}.`),
+    element("p", { class: "said" }, element("strong", {}, best.strategy), ` reads ${read} in ${ratioOf(best)} of ${whole}${costs(best)}.`),
   ];
+  const faster = elsewhere(place, best);
+  if (faster) parts.push(element("p", {}, `In ${faster.mode} mode the same takes ${quantity(faster.ways[0].seconds, null, null, "s")}.`));
   const next = others.find((way) => !best.level.includes(way.strategy));
   if (level.length) parts.push(element("p", {}, `No difference in time is resolved to ${level.join(", ")}.`));
   if (next) parts.push(element("p", {}, `Runner-up: ${next.strategy}, ${ratioOf(next)}${costs(next)}.`));
-  else if (level.length) parts.push(element("p", {}, `Runner-up: ${level[0]}, ${ratioOf(others[0])}${costs(others[0])}.`));
   const unknown = place.ways.filter((way) => way.peak_bytes === null).length;
   if (bound && unknown) parts.push(element("p", {}, `${unknown} of the ways measured here have no peak memory in this run and are left out.`));
   const lines = data.chooser.lines[[best.strategy, place.mode, place.backend, place.points].join("|")];
   if (lines) parts.push(element("p", {}, "Given a KerasHub ", element("code", {}, "backbone"), " and its ", element("code", {}, "inputs"), ":"), element("pre", { tabindex: "0" }, element("code", {}, lines)), copyButton(lines));
+  if (lines) parts.push(element("p", {}, "Or let the package take the way that its reference runs recommend: ", element("code", {}, `hiddencost.extractor(backbone, "${place.points}")`)));
   return parts;
+}
+
+// The place that differs in its mode alone and is clearly faster there, or null: compiling often matters most.
+function elsewhere(place, best) {
+  if (place.examples || best.seconds === null) return null;
+  const same = AXES.filter((name) => name !== "mode");
+  const others = data.chooser.places.filter((one) => !one.examples && one.ways[0].seconds !== null && same.every((name) => one[name] === place[name]));
+  const fastest = others.reduce((a, b) => (a.ways[0].seconds <= b.ways[0].seconds ? a : b), place);
+  return fastest.ways[0].seconds * 1.5 < best.seconds ? fastest : null;
 }
 
 function ratioOf(way) {
