@@ -43,7 +43,7 @@ function quantity(value, low, high, unit) {
 const SHOWN = [
   { name: "strategy", cell: wayCell, always: true },
   { name: "points", always: true },
-  { name: "extra" },
+  { name: "extra", narrow: true },
   { name: "mode" },
   { name: "batch", number: true },
   { name: "length", number: true },
@@ -158,7 +158,7 @@ function show() {
 function line(row) {
   const cells = SHOWN.map((column, place) => {
     const content = column.cell ? column.cell(row) : (value(row, column.name) ?? "");
-    return element(place ? "td" : "th", { ...(place ? {} : { scope: "row" }), ...(column.number ? { class: "number" } : {}) }, content);
+    return element(place ? "td" : "th", { ...(place ? {} : { scope: "row" }), ...(column.number ? { class: "number" } : column.narrow ? { class: "narrow" } : {}) }, content);
   });
   return element("tr", {}, ...cells);
 }
