@@ -6,6 +6,7 @@ import csv
 import os
 import re
 import shutil
+from itertools import product
 
 import gate_runs
 import pytest
@@ -22,6 +23,7 @@ pytestmark = pytest.mark.slow
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 MISSING = "no chromium here: `apt-get install chromium`, then `make test-slow`"
+PLACES = "data.chooser.places.filter((one) => one.model === 'minilm')"
 PHONE = {"width": 375, "height": 740}
 TAGS = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
 
@@ -194,12 +196,29 @@ def test_the_chooser_gives_a_way_its_cost_and_lines_to_paste(opened, address):
     assert "keras.Model(backbone.inputs" in chosen.locator("pre").inner_text()
     page.fill('#chooser [name="limit"]', "0.001")
     assert chosen.inner_text().startswith("No way that was measured here fits: the leanest, ")
-    page.fill('#chooser [name="limit"]', "")
-    page.select_option('#chooser [name="points"]', "last_four")
-    page.select_option('#chooser [name="mode"]', "predict")
-    if chosen.locator("strong").count() == 0:
-        assert "This run has no such case. What measures it:" in chosen.inner_text()
-        assert "--points last_four" in chosen.locator("pre").inner_text()
+
+
+def test_the_chooser_names_the_command_for_what_the_run_has_not(opened, address):
+    page = opened(address)
+    places = {(one["mode"], one["points"], one["batch"], one["length"]) for one in page.evaluate(PLACES)}
+    modes, points, batches, lengths = (sorted(set(values)) for values in zip(*places, strict=True))
+    missing = next(one for one in product(modes, points, batches, lengths) if one not in places)
+    for name, value in zip(("mode", "points", "batch", "length"), missing, strict=True):
+        page.select_option(f'#chooser [name="{name}"]', str(value))
+    assert page.locator("#chosen p").inner_text() == "This run has no such case. What measures it:"
+    mode, point, batch, length = missing
+    assert page.locator("#chosen pre").inner_text() == (
+        f"hiddencost run --model minilm --backend tensorflow --device cpu --dtype float32 --mode {mode} "
+        f"--points {point} --batch {batch} --seq {length}"
+    )
+
+
+def test_the_chooser_tells_where_another_mode_is_faster(opened, address):
+    page = opened(address)
+    page.select_option('#chooser [name="mode"]', "eager")
+    assert re.search(r"In (graph|xla) mode the same takes [\d.]+ ms\.", page.inner_text("#chosen"))
+    page.select_option('#chooser [name="mode"]', "graph")
+    assert "mode the same takes" not in page.inner_text("#chosen")
 
 
 def test_values_are_told_under_the_mouse(opened, address):
