@@ -112,6 +112,7 @@ def test_dataset_cases_are_timed_with_a_twin_and_read_for_memory_without():
         (REFERENCE, OUTPUT, "none"),
         ("always_return_all", "all", "none"),
         ("functional_submodel", "all", "mean"),
+        ("streamed", "all", "none"),
     }
 
 

@@ -292,7 +292,7 @@ examples = [8]
     assert done.returncode == 0, done.stdout + done.stderr
     run = store.read(tmp_path / "run")
     assert [m for m in run.measurements if m.state != "ok"] == []
-    assert len({m.case for m in run.measurements if m.metric == "seconds"}) == 5
+    assert len({m.case for m in run.measurements if m.metric == "seconds"}) == 6
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ WAYS = (
     *("functional_submodel", "functional_freed", "functional_submodel_per_call", "get_layer_name"),
     *("get_layer_index", "indexed_in_advance", "always_return_all", "always_return_stacked", "on_request"),
 )
-"""Strategies of Keras models, of which there are lines to paste."""
+"""Strategies of Keras models, of which there are lines to paste; for `streamed` there is a command."""
 NO_INFERENCE = ("train", "eager_grad")
 """Modes that nobody chooses to read hidden states in."""
 SIMPLEST = ("functional_submodel", "functional_freed")
