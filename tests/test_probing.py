@@ -254,7 +254,8 @@ def test_the_text_of_the_example_is_true_of_what_is_stored():
         assert max(found[3:]) > nouns + 0.05
         for case in tasks[task].points[4:-1]:  # level from the fourth block on
             _, low, high = lead(table, [case], tasks[task].last)
-            assert low < 0.01 < 0.01 + high
+            assert low < 0.01
+            assert high > 0
     trained = {case.points: accuracy(table, case)[0] for case in table.cases(METRIC, strategy="trained")}
     probes = means("subject_number")
     assert trained["block_3"] > max(probes)  # beats every probe

@@ -12,6 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import msgspec
 from playwright.sync_api import sync_playwright
 
 from hiddencost import environment, plots
@@ -82,12 +83,7 @@ def padded(run: Run) -> Run:
         Measurement(case=first.with_(model=f"model_{number}"), metric="traces", values=(1.0,))
         for number in range(MOST - known)
     ]
-    return Run(
-        header=run.header,
-        environments=run.environments,
-        measurements=(*run.measurements, *more),
-        ending=run.ending,
-    )
+    return msgspec.structs.replace(run, measurements=(*run.measurements, *more))
 
 
 if __name__ == "__main__":

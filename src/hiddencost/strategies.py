@@ -196,7 +196,6 @@ def streamed(model: Any, points: Sequence[Point], wanted: Sequence[Point]) -> Ex
     result is the files."""
     import keras
 
-    submodel = keras.Model(model.inputs, tensors_of(wanted))
     names = [point.name for point in wanted]
     room = Path(mkdtemp(prefix="hiddencost-"))
 
@@ -218,7 +217,7 @@ def streamed(model: Any, points: Sequence[Point], wanted: Sequence[Point]) -> Ex
         return [np.concatenate([part[name] for part in parts]) for name in names]
 
     weakref.finalize(over, rmtree, room, ignore_errors=True)
-    return replace(_of_model(submodel, states), over=over)
+    return replace(functional_submodel(model, points, wanted), states=states, over=over)
 
 
 def with_mean(model: Any, extraction: Extraction) -> Extraction:

@@ -18,7 +18,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import IO, Protocol
@@ -29,6 +28,7 @@ from hiddencost import store
 from hiddencost.doing import START_ANEW, Doing
 from hiddencost.errors import UserError
 from hiddencost.grid import METRIC_OF_SUITE, ROTATED, Fault, Job, Meeting, bench_folder
+from hiddencost.keeping import now
 from hiddencost.nursery import Forked, Nursery, worker_environment
 from hiddencost.records import OVER_BUDGET, REFERENCE, Case, Ending, Environment, Measurement, Run, State
 from hiddencost.turns import Round, conduct, in_any_order, there_and_back
@@ -308,7 +308,7 @@ def _until_interrupted(supervisors: Sequence[Supervisor], work: Callable[[], Non
     for supervisor in supervisors:
         supervisor.writer.write(
             Ending(
-                finished=datetime.now(UTC).isoformat(timespec="seconds"),
+                finished=now(),
                 how=how,
                 seconds=round(time.perf_counter() - began, 1),
             )

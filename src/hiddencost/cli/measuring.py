@@ -8,35 +8,24 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
 import msgspec
 
-from hiddencost import __version__, grid, store
+from hiddencost import grid, keeping, store
 from hiddencost.errors import UserError
-from hiddencost.records import SCHEMA_VERSION, Header
+from hiddencost.records import Header
 from hiddencost.supervise import CASE_TIMEOUT
-from hiddencost.trees import git_commit
 
 REPORTS = Path("reports")
 
 
 def header(planned: grid.Grid, text: str, jobs: Sequence[grid.Job]) -> Header:
-    return Header(
-        schema_version=SCHEMA_VERSION,
-        hiddencost_version=__version__,
-        started=datetime.now(UTC).isoformat(timespec="seconds"),
-        command=shlex.join(["hiddencost", *sys.argv[1:]]),
-        grid_name=planned.name,
-        grid=text,
-        seed=planned.seed,
-        git_commit=git_commit(),
-        plan=msgspec.json.encode(planned).decode(),
-        planned=grid.planned(jobs),
-    )
+    command = shlex.join(["hiddencost", *sys.argv[1:]])
+    plan = msgspec.json.encode(planned).decode()
+    return keeping.header(planned.name, command, planned.seed, grid.planned(jobs), grid=text, plan=plan)
 
 
 def share(context: click.Context, parameter: click.Parameter, value: str | None) -> float | None:

@@ -6,11 +6,12 @@ from collections import defaultdict
 from statistics import median
 
 from hiddencost.claims.evidence import in_order
+from hiddencost.claims.probing import BOTH_NOUNS, CHANCE, HELD_OUT
 from hiddencost.formatting import listed, quantity
 from hiddencost.page.grids import Grid, Section, scene
 from hiddencost.records import KIND, REFERENCE, ROUNDS_WANTED, Case, Run
 
-NO_TROUBLE = (KIND, "chance", "both_nouns", "held_out")
+NO_TROUBLE = (KIND, CHANCE, BOTH_NOUNS, HELD_OUT)
 """Notes that qualify what was measured, and cost nothing."""
 NOT_MODELS = ("lookup", "import")
 """Values of `Case.model` that name a suite instead of a model."""

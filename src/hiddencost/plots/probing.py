@@ -54,7 +54,6 @@ def probing(table: Table) -> Figure | None:
     tiles = sheet.tiles(len(found), columns, LEFT, LABELS, HEIGHT, 0.25)
     for number, (ax, one) in enumerate(zip(tiles, found, strict=True)):
         _draw(ax, table, one)
-        ax.set_ylim(0, 100)
         if number % columns:
             ax.set_yticklabels([])
         else:

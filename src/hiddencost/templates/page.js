@@ -43,13 +43,13 @@ function quantity(value, low, high, unit) {
 const SHOWN = [
   { name: "strategy", cell: wayCell, always: true },
   { name: "points", always: true },
-  { name: "extra", narrow: true },
+  { name: "extra", looks: "narrow" },
   { name: "mode" },
-  { name: "batch", number: true },
-  { name: "length", number: true },
+  { name: "batch", looks: "number" },
+  { name: "length", looks: "number" },
   { name: "metric", always: true },
-  { name: "value", number: true, cell: valueText, always: true },
-  { name: "ratio", number: true, cell: ratioText, always: true },
+  { name: "value", looks: "number", cell: valueText, always: true },
+  { name: "ratio", looks: "number", cell: ratioText, always: true },
   { name: "interval", cell: ratioBar, plain: true, always: true },
   { name: "verdict", always: true },
   { name: "model" },
@@ -158,7 +158,7 @@ function show() {
 function line(row) {
   const cells = SHOWN.map((column, place) => {
     const content = column.cell ? column.cell(row) : (value(row, column.name) ?? "");
-    return element(place ? "td" : "th", { ...(place ? {} : { scope: "row" }), ...(column.number ? { class: "number" } : column.narrow ? { class: "narrow" } : {}) }, content);
+    return element(place ? "td" : "th", { ...(place ? {} : { scope: "row" }), ...(column.looks ? { class: column.looks } : {}) }, content);
   });
   return element("tr", {}, ...cells);
 }
