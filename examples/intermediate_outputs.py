@@ -133,9 +133,17 @@ and copied, not those of every token. `reduce="mean"` leaves padding out; the sa
 """
 
 # %%
-mask = keras.ops.expand_dims(keras.ops.cast(backbone.input["padding_mask"], third.dtype), -1)
-pooled = keras.ops.sum(third * mask, axis=1) / keras.ops.sum(mask, axis=1)
-by_hand = keras.ops.convert_to_numpy(keras.Model(backbone.inputs, pooled)(inputs))
+padding_mask = backbone.input["padding_mask"]
+
+
+def mean_over_tokens(state):
+    """(texts, tokens, width) -> (texts, width), padding left out."""
+    mask = keras.ops.expand_dims(keras.ops.cast(padding_mask, state.dtype), -1)
+    return keras.ops.sum(state * mask, axis=1) / keras.ops.sum(mask, axis=1)
+
+
+by_hand = keras.Model(backbone.inputs, mean_over_tokens(third))(inputs)
+by_hand = keras.ops.convert_to_numpy(by_hand)
 
 read_pooled = hiddencost.extractor(backbone, "all", reduce="mean")
 pooled_states = read_pooled.predict(inputs, verbose=0)
@@ -232,11 +240,16 @@ def make(count, nouns, rng):
     return [np.array(column) for column in zip(*rows, strict=True)]
 
 
-def accuracy(train, train_labels, test, test_labels):
-    """Held-out accuracy of a linear probe: logistic regression of standardized features."""
-    probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.03, tol=1e-3, max_iter=1000))
+def probe(features, labels):
+    """A linear probe, trained: logistic regression of standardized features."""
+    steps = StandardScaler(), LogisticRegression(C=0.03, tol=1e-3, max_iter=1000)
     with threadpool_limits(1):  # ten times as fast on a matrix as small as this
-        return probe.fit(train, train_labels).score(test, test_labels)
+        return make_pipeline(*steps).fit(features, labels)
+
+
+def accuracy(train, train_labels, test, test_labels):
+    """Held-out accuracy of a linear probe."""
+    return probe(train, train_labels).score(test, test_labels)
 
 
 def at_random(words, labels, seed):
@@ -402,9 +415,7 @@ KEPT, WIDTH = 0.1, backbone.output["sequence_output"].shape[-1]
 
 def selected(x, truth, train):
     """The features, of all, whose weights in a linear classifier of all are the largest."""
-    probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.03, tol=1e-3, max_iter=1000))
-    with threadpool_limits(1):
-        weights = probe.fit(x[train], truth[train])[-1].coef_
+    weights = probe(x[train], truth[train])[-1].coef_
     return np.argsort(np.linalg.norm(weights, axis=0))[-int(KEPT * x.shape[1]) :]
 
 
@@ -433,10 +444,7 @@ backbone's own.
 
 # %%
 TASK, BLOCK, EPOCHS, ROUNDS = "subject_number", 3, 2, 2
-padding_mask = backbone.input["padding_mask"]
-before, last = points[f"block_{BLOCK - 1}"], points.last
-mask = keras.ops.expand_dims(keras.ops.cast(padding_mask, last.tensor.dtype), -1)
-mean = keras.ops.sum(last.tensor * mask, axis=1) / keras.ops.sum(mask, axis=1)
+before, mean = points[f"block_{BLOCK - 1}"], mean_over_tokens(points.last.tensor)
 whole = keras.Model(backbone.inputs, mean)
 upper = keras.Model([before.tensor, padding_mask], mean)  # begins in the middle of the graph
 lower = hiddencost.extractor(backbone, before)
