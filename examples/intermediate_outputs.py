@@ -25,7 +25,7 @@ means is found further up ([Rogers et al. 2020](https://arxiv.org/abs/2002.12327
 Keras needs no special call and no extra argument for it: every intermediate tensor of a functional model
 can be the output of another model that shares its layers.
 
-This guide runs on the CPU in about two minutes, with any Keras backend, from a clone of hiddencost after
+This guide runs on two cores in two to three minutes, with any Keras backend, from a clone of hiddencost after
 `make quick` or `make test`. The model is all-MiniLM-L6-v2, which has six of BERT's blocks and was trained to
 tell which sentences mean the same.
 """
