@@ -19,8 +19,8 @@ from typing import Any
 
 from hiddencost.graph import Call, calls, calls_inside, is_graph, sub_layers
 
-Known = dict[int | tuple[type, tuple[type, ...]], bool]
-"""Whether a layer can be a block: by its id, and by its class with those of the layers inside."""
+Known = dict[Any, bool]
+"""Whether a layer can be a block: by the layer itself, and by its class with those of the layers inside."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,12 +86,12 @@ def _may_hold_blocks(operation: Any, known: Known) -> bool:
 def _is_block(operation: Any, known: Known) -> bool:
     """Whether it can be a block (see `_could_be_block`): decided once for layers of one class with the same
     classes of layers inside, since Keras gathers the weights of a layer anew each time they are asked for."""
-    if id(operation) not in known:
+    if operation not in known:
         key = type(operation), tuple(map(type, sub_layers(operation)))
         if key not in known:
             known[key] = _could_be_block(operation)
-        known[id(operation)] = known[key]
-    return known[id(operation)]
+        known[operation] = known[key]
+    return known[operation]
 
 
 def _could_be_block(operation: Any) -> bool:

@@ -37,12 +37,17 @@ class Probed:
     together: tuple[Case, ...]
 
     @property
+    def words(self) -> str:
+        """The task in words: `word order`."""
+        return self.task.replace("_", " ")
+
+    @property
     def last(self) -> Case:
         return self.points[-1]
 
     @property
     def blocks(self) -> tuple[Case, ...]:
-        return tuple(case for case in self.points if _number(case) not in (None, EMBEDDINGS))
+        return tuple(case for case in self.points if _number(case) != EMBEDDINGS)
 
     def third(self, which: int) -> tuple[Case, ...]:
         """The first (0), middle (1) or last (2) third of the blocks."""
@@ -149,8 +154,6 @@ WANTED = "the held-out accuracy of a linear probe for each hidden state"
 
 def _finding(one: Probed, triple: Triple) -> Finding:
     value, low, high = triple
-    words = one.task.replace("_", " ")
-    figure = Figure(
-        name="", value=value, low=low, high=high, unit="points", where=f"at {words}", scope=one.last
-    )
+    where = f"at {one.words}"
+    figure = Figure(name="", value=value, low=low, high=high, unit="points", where=where, scope=one.last)
     return finding(figure, BETTER, "above", "" if low is not None else FEW_BLOCKS)

@@ -98,12 +98,12 @@ def summary_lines(run: Run) -> list[str]:
 def together_lines(run: Run) -> list[str]:
     """For a terminal: the plain passes of the backends that took turns, where any did, and the fastest way of
     each to read one kind of points: that which the most of them read at the most shapes."""
-    plain, *read = best_ways_of_all(Table(sound(run))) or (None,)
-    if plain is None:
+    passes, *read = best_ways_of_all(Table(sound(run))) or (None,)
+    if passes is None:
         return []
     fullest = max(read, key=lambda grid: sum(cell != NONE for row in grid.rows for cell in row), default=None)
     lines: list[str] = []
-    for grid in filter(None, (plain, fullest)):
+    for grid in filter(None, (passes, fullest)):
         rows = [tuple(map(one_line, row)) for row in (grid.header, *grid.rows)]
         lines += ["", one_line(grid.title), *aligned(rows)]
     return lines

@@ -86,11 +86,8 @@ def _place(table: Table, found: Fastest) -> Place:
 def _ranked(table: Table, found: Fastest) -> list[Choice]:
     """Of the fastest and those that it is not told apart from, the one that holds clearly less first, else
     the simplest; then the slower ones."""
-    choices = {
-        case: _choice(table, case, ratio, (found.case, *found.rivals, *found.slower))
-        for case in (found.case, *found.rivals, *found.slower)
-        if (ratio := table.compare(case))
-    }
+    ways = (found.case, *found.rivals, *found.slower)
+    choices = {case: _choice(table, case, ratio, ways) for case in ways if (ratio := table.compare(case))}
     best = [choice for case, choice in choices.items() if case not in found.slower]
     lean = min((one.peak_bytes for one in best if one.peak_bytes), default=math.inf)
 

@@ -19,7 +19,11 @@ def probes(table: Table) -> Section:
     header = ("read from", "reduced", "backend", "accuracy", "random labels", "ahead of the last block")
     found = probed(table)
     tables = [
-        Grid(header, tuple(_row(table, one, case) for case in (*one.points, *one.together)), _title(one))
+        Grid(
+            header,
+            tuple(_row(table, one, case) for case in (*one.points, *one.together)),
+            f"{one.last.model}: {one.words}",
+        )
         for one in found
     ]
     seen = {case for one in found for case in (*one.points, *one.together)}
@@ -31,10 +35,6 @@ def probes(table: Table) -> Section:
         ("task", "trained", "which", "backend", "accuracy"), rows, "Trained together with the head"
     )
     return Section("What each hidden state knows", note, (*tables, *([trained] if rows else [])))
-
-
-def _title(one: Probed) -> str:
-    return f"{one.last.model}: {one.task.replace('_', ' ')}"
 
 
 def _row(table: Table, one: Probed, case: Case) -> tuple[str, ...]:

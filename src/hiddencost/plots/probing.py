@@ -27,8 +27,8 @@ from hiddencost.stats import Table
 HEIGHT, LEFT, LABELS, COLUMNS = 2.3, 0.55, 1.0, 3
 DOTTED: parts.Dashes = (0, (1, 1.5))
 DASHED: parts.Dashes = (0, (5, 3))
-MIX_MARKERS = {"scalar_mix": "D", "selected": "P"}
-MIXES = {"scalar_mix": "scalar mix", "selected": "selected"}
+MIXES = {"scalar_mix": ("scalar mix", "D"), "selected": ("selected", "P")}
+"""What probes of all hidden states together read: its name and marker."""
 
 
 @style.styled
@@ -73,7 +73,7 @@ def _accuracy(table: Table, case: Case) -> parts.Center:
 
 def _draw(ax: Axes, table: Table, one: Probed) -> None:
     xs = list(range(len(one.points)))
-    ax.set_title(_words(one.task))
+    ax.set_title(style.plain(one.words))
     ax.set_xticks(xs, [_short(case) for case in one.points])
     ax.set_xlim(-0.4, len(xs) - 0.6 + 0.8 * bool(one.together))
     ax.set_ylim(0, 100)
@@ -103,8 +103,8 @@ def _together(ax: Axes, table: Table, case: Case, x: float) -> labels.End:
     shade = style.colour(PROBE)
     if low is not None and high is not None:
         ax.plot([x, x], [low, high], color=shade, linewidth=1.1, zorder=4, gid="interval")
-    ax.plot([x], [middle], marker=MIX_MARKERS.get(case.reduction, "s"), color=shade, zorder=5, clip_on=False)
-    name = MIXES.get(case.reduction) or style.plain(case.reduction, 18)
+    name, marker = MIXES.get(case.reduction) or (style.plain(case.reduction, 18), "s")
+    ax.plot([x], [middle], marker=marker, color=shade, zorder=5, clip_on=False)
     parts.told(ax, x, middle, f"{name}: {quantity(middle, low, high)} %")
     return labels.End(x, middle, name, shade)
 
@@ -114,17 +114,13 @@ def _short(case: Case) -> str:
     return "e" if case.points == "embeddings" else case.points.removeprefix("block_")
 
 
-def _words(task: str) -> str:
-    return style.plain(task.replace("_", " "))
-
-
 def _title(table: Table, found: Sequence[Probed]) -> str:
     """For which tasks the last block is told apart from a better one, and for which not."""
     ahead: list[str] = []
     level: list[str] = []
     for one in found:
         _, low, _ = lead_of_best(table, one) or (0.0, None, None)
-        (ahead if low is not None and low > BETTER else level).append(_words(one.task))
+        (ahead if low is not None and low > BETTER else level).append(style.plain(one.words))
     better = f"The last block is not the best place to read {listed(ahead)}"
     if not ahead:
         return f"No hidden state is told apart from the last one at {listed(level)}"
