@@ -43,6 +43,8 @@ SETTINGS = (
     "PJRT_NPROC",
     "XLA_FLAGS",
     "TF_XLA_FLAGS",
+    "JAX_DEFAULT_MATMUL_PRECISION",
+    "XLA_PYTHON_CLIENT_PREALLOCATE",
 )
 HIGH_LOAD = 0.5
 """A load average of more than half a core beside the benchmark's own is told: the noise grows with it."""

@@ -125,12 +125,13 @@ class Forward(_Axes):
     is measured once, with the larger of the two.
     optional: left out, in all blocks, where the first block has used up its share of `[time] budget`
     before it gets there (a slow machine).
-    backend: those of the grid's backends that measure it; all of them if it is not given.
+    backend, device: those of the grid's backends and devices that measure it; all of them if not given.
     """
 
     seconds: float | None = None
     optional: bool = False
     backend: list[str] | None = None
+    device: list[str] | None = None
 
 
 class Memory(_Axes, kw_only=True):
@@ -372,10 +373,13 @@ def override(grid: Grid, axes: dict[str, list[str]] | dict[str, list[int]], time
                 section["model"] = list(values)
     for name in ("forward", "memory", "points"):
         for section in raw[name]:
-            if "backend" in axes and section["backend"]:
-                section["backend"] = [one for one in section["backend"] if one in axes["backend"]]
+            for ground in ("backend", "device"):
+                if ground in axes and section.get(ground):
+                    section[ground] = [one for one in section[ground] if one in axes[ground]]
         raw[name] = [
-            section for section in raw[name] if section.get("mode", True) and section["backend"] != []
+            section
+            for section in raw[name]
+            if section.get("mode", True) and section["backend"] != [] and section.get("device") != []
         ]
     raw["time"].update(time)
     if "seconds" in time:
@@ -432,6 +436,8 @@ def _problems(grid: Grid, catalogue: Catalogue) -> Iterator[str]:
     for place, section, modes in sections:
         yield from _axis_problems(place, section, modes, catalogue)
         yield from _backend_problems(place, section, grid)
+        if isinstance(section, Forward):
+            yield from _elsewhere(place, "device", section.device, grid.device)
         backends = section.backend or grid.backend
         yield from _no_mode_problems(place, section.mode, backends)
         yield from _no_way_problems(place, section, backends)
@@ -439,9 +445,13 @@ def _problems(grid: Grid, catalogue: Catalogue) -> Iterator[str]:
 
 
 def _backend_problems(place: str, section: Forward | Memory | Points, grid: Grid) -> Iterator[str]:
-    for name in section.backend or []:
-        if name not in grid.backend:
-            yield f"[[{place}]] backend '{name}': not one of the grid's{nearest(name, grid.backend)}"
+    yield from _elsewhere(place, "backend", section.backend, grid.backend)
+
+
+def _elsewhere(place: str, what: str, named: list[str] | None, has: Sequence[str]) -> Iterator[str]:
+    for name in named or []:
+        if name not in has:
+            yield f"[[{place}]] {what} '{name}': not one of the grid's{nearest(name, has)}"
 
 
 def _axis_problems(
@@ -641,8 +651,10 @@ def _on(device: str, tasks: Iterable[Task]) -> list[Task]:
     return _unique(placed)
 
 
-def _timed_tasks(grid: Grid, backend: str, first: bool) -> Iterator[Task]:
+def _timed_tasks(grid: Grid, backend: str, device: str, first: bool) -> Iterator[Task]:
     for section in grid.forward:
+        if device not in (section.device or [device]):
+            continue
         for case in _forward_cases(section, backend):
             yield Task(
                 suite="forward",
@@ -743,7 +755,9 @@ def timed_jobs(grid: Grid) -> list[Job]:
     Each has its share of the budget."""
     grounds = _grounds(grid)
     tasks = {
-        (backend, device): tuple(_on(device, _timed_tasks(grid, backend, (backend, device) == grounds[0])))
+        (backend, device): tuple(
+            _on(device, _timed_tasks(grid, backend, device, (backend, device) == grounds[0]))
+        )
         for backend, device in grounds
     }
     measured = {ground: found for ground, found in tasks.items() if found}

@@ -258,16 +258,18 @@ def child_peak_device(case: Case) -> list[Measurement]:
 
 
 def _peak(
-    case: Case, metric: str, peak_of: Callable[[Callable[[], Any]], tuple[int, Any]]
+    case: Case, metric: str, peak_of: Callable[[Callable[[], Any]], tuple[int | None, Any]]
 ) -> list[Measurement]:
     call, run, given = _prepared(case, _warm(case))
-    peak, result = peak_of(call)
+    told, result = peak_of(call)
+    analysis = run.analysis(*given)
+    peak = _planned_bytes(analysis) if told is None else told
     process = _state.process
     output = sum(backends.size_bytes(tensor) for tensor in backends.tensors(result))
     found = [
         process.measurement(case, metric, [peak]),
         process.measurement(case, "output_bytes", [output]),
-        *(process.measurement(case, name, [value]) for name, value in run.analysis(*given).items()),
+        *(process.measurement(case, name, [value]) for name, value in analysis.items()),
     ]
     if case.strategy != SINGLE_BLOCK:
         payload = measure.payload_bytes(case, process.of(case)[1])
@@ -277,6 +279,14 @@ def _peak(
         weights = process.of(case)[0].weights_bytes
         found.append(process.measurement(case.model_alone, "weights_bytes", [weights]))
     return found
+
+
+def _planned_bytes(analysis: dict[str, float]) -> float:
+    """What a program takes on the device for a call, by the compiler's plan: its work and what it returns.
+    Raises SkippedError where nothing was compiled."""
+    if not analysis:
+        raise SkippedError(f"{backends.current().name} cannot tell the peak of a call that is not compiled")
+    return analysis["compiled_temp_bytes"] + analysis["compiled_output_bytes"]
 
 
 def child_ready(case: Case) -> None:
@@ -311,14 +321,14 @@ def peak_heap(call: Callable[[], Any]) -> tuple[int, Any]:
     return peak, result
 
 
-def peak_device(call: Callable[[], Any]) -> tuple[int, Any]:
-    """The most bytes of device memory in use at one time during the call, over what was before; and the
-    call's result."""
+def peak_device(call: Callable[[], Any]) -> tuple[int | None, Any]:
+    """The most bytes of device memory in use at one time during the call, over what was before (None where
+    the backend cannot tell); and the call's result."""
     gc.collect()
     before = backends.current().reset_peak()
     result = call()
     backends.synchronize(result)
-    return backends.current().peak_bytes() - before, result
+    return None if before is None else backends.current().peak_bytes() - before, result
 
 
 # -- outside the measured process --

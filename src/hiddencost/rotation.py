@@ -174,7 +174,8 @@ def _rounds(process: Process, ready: list[Ready], seconds: float) -> dict[str, s
     gc.freeze()
     _round(ready, [None] * len(ready), process.tell)
     try:
-        pinned = process.settings.threads == 1 and (process.turns or compiled)
+        alone = process.settings.threads == 1 and backends.current().device == "cpu"
+        pinned = alone and (process.turns or compiled)
         with on_one_core() if pinned else nullcontext():
             if process.turns:
                 _rounds_in_turn(process.turns, process, ready, seconds)

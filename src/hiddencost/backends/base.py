@@ -36,8 +36,9 @@ class Backend(ABC):
         the package sees none."""
 
     @abstractmethod
-    def reset_peak(self) -> int:
-        """Bytes of the device's memory in use; from here on, they are the peak."""
+    def reset_peak(self) -> int | None:
+        """Bytes of the device's memory in use; from here on, they are the peak. None where the peak cannot be
+        set back: a call's memory is then told by the compiler's plan alone (see `analysis`)."""
 
     @abstractmethod
     def peak_bytes(self) -> int:

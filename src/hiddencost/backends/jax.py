@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -56,16 +57,26 @@ class Jax(Backend):
         if jax.default_backend() != "gpu":
             raise no_gpu(self.name, "pip install 'jax[cuda12]'")
 
-    def reset_peak(self) -> int:
-        """JAX keeps one peak for the whole process: cases come in ascending shapes."""
-        import jax
-
-        return int(jax.local_devices()[0].memory_stats()["bytes_in_use"])
+    def reset_peak(self) -> None:
+        """JAX keeps one peak for the whole process, which making the weights, compiling and its trials of
+        kernels may have raised."""
 
     def peak_bytes(self) -> int:
         import jax
 
         return int(jax.local_devices()[0].memory_stats()["peak_bytes_in_use"])
+
+    def pinned_seconds(self, tensors: Sequence[Any]) -> float | None:
+        """Of the second copy: the first takes page-locked memory from the system, later ones from a pool."""
+        if self.device == "cpu":
+            return None
+        import jax
+
+        host = jax.sharding.SingleDeviceSharding(jax.local_devices()[0], memory_kind="pinned_host")
+        jax.block_until_ready(jax.device_put(list(tensors), host))
+        began = time.perf_counter()
+        jax.block_until_ready(jax.device_put(list(tensors), host))
+        return time.perf_counter() - began
 
     def set_threads(self, threads: int) -> dict[str, int]:
         return {"intra_op": threads}
