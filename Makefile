@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help bench bench-backends bench-peers bench-freed points-all example venv-jax venv-torch quick gate \
+.PHONY: help bench bench-backends bench-peers bench-gpu bench-freed points-all example venv-jax venv-torch quick gate \
   baseline test test-backends test-slow mutants lint pairing streaming page-speed calibrate readme reference reference-backends reference-peers \
   reference-freed reference-points clean
 
@@ -65,6 +65,9 @@ bench-peers: $(PEERS)  ## Keras beside transformers, nnsight and TransformerLens
 
 bench-freed: $(BACKENDS)  ## Keras's eager run beside one that keeps nothing longer than it is needed
 	$(BIN)/hiddencost run --grid freed
+
+bench-gpu:  ## on an NVIDIA GPU with JAX and torch for it, and hiddencost installed beside them (10 minutes)
+	hiddencost run --grid gpu
 
 points-all: $(BACKENDS)  ## are the hidden states of every KerasHub backbone found, on three backends?
 	$(BIN)/hiddencost points --all-backbones

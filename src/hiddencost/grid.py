@@ -96,7 +96,9 @@ class Time(_Table):
     """precision: the wanted half-width of an interval, as a ratio. seconds: the most that one group's
     rotation may take in one block. budget: the seconds that all timing blocks should take together; the
     rotations are shortened or lengthened to fit it, `seconds` then being their proportions. threads: for
-    one operation."""
+    one operation. keep_programs: what one process has compiled is loaded by the next ones, where the backend
+    can: for a GPU, where compiling takes many times as long as all calls. Nothing is told then of what it
+    costs to build and compile."""
 
     blocks: int = 5
     precision: float = 0.01
@@ -104,6 +106,7 @@ class Time(_Table):
     budget: float | None = None
     min_rounds: int = 6
     threads: int = 1
+    keep_programs: bool = False
 
 
 class _Axes(_Table):

@@ -140,7 +140,7 @@ def _prepare(
         return
     output = sum(backends.size_bytes(tensor) for tensor in backends.tensors(result))
     notes = {"xla": str(backends.compiled_with_xla(extraction))} if case.mode == "predict" else {}
-    if built is not None:
+    if built is not None and not process.settings.keep_programs:
         yield process.measurement(case, "build_seconds", [built])
         yield process.measurement(case, "first_call_seconds", [called], **notes)
     for metric, taken in copies.items():

@@ -24,7 +24,7 @@ from typing import IO, Protocol
 
 import msgspec
 
-from hiddencost import store
+from hiddencost import backends, store
 from hiddencost.doing import START_ANEW, Doing
 from hiddencost.errors import UserError
 from hiddencost.grid import METRIC_OF_SUITE, ROTATED, Fault, Job, Meeting, bench_folder
@@ -243,6 +243,8 @@ class Supervisor:
         if self.nurseries:
             return self.nurseries[jobs[0].ground].start(arguments, pipes, log_file)
         numbers = [f"{option}={descriptor}" for option, descriptor in pipes.items()]
+        programs = str(folder / "logs" / "programs")
+        kept = backends.find(jobs[0].backend).keeping(programs) if jobs[0].time.keep_programs else {}
         return subprocess.Popen(
             [sys.executable, "-m", "pytest", *numbers, *arguments],
             stdin=subprocess.DEVNULL,
@@ -250,7 +252,7 @@ class Supervisor:
             stderr=subprocess.STDOUT,
             pass_fds=list(pipes.values()),
             start_new_session=True,
-            env=worker_environment(os.environ),
+            env={**worker_environment(os.environ), **kept},
         )
 
     def _store(self, line: bytes, left: Left) -> None:

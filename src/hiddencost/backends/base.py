@@ -30,6 +30,11 @@ class Backend(ABC):
             **({"CUDA_VISIBLE_DEVICES": "-1"} if device == "cpu" else {}),
         }
 
+    def keeping(self, folder: str) -> dict[str, str]:
+        """What the environment must hold so that compiled programs are kept in the folder for other
+        processes. Nothing where the backend cannot."""
+        return {}
+
     @abstractmethod
     def use_gpu(self) -> None:
         """Multiplies float32 in full on the GPU, and takes its memory as it is needed. Raises UserError where

@@ -50,6 +50,13 @@ class Jax(Backend):
             "PJRT_NPROC": str(threads),
         }
 
+    def keeping(self, folder: str) -> dict[str, str]:
+        return {
+            "JAX_COMPILATION_CACHE_DIR": folder,
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        }
+
     def use_gpu(self) -> None:
         """What a GPU needs is in the settings: JAX reads it when it starts."""
         import jax
