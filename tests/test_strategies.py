@@ -121,6 +121,16 @@ def test_the_mean_in_the_model_leaves_padding_out(process, tiny):
     assert np.abs(result[-1][0] - by_hand).max() < 1e-5
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "mixed_bfloat16"])
+def test_a_neighbouring_block_is_told_apart_in_bfloat16_too(process, tiny, dtype):
+    case = CASE.with_(strategy="functional_submodel", points="middle", dtype=dtype)
+    expected = measure.expected_values(process, case, process.inputs(case))
+    shifted = process.built(case.with_(points="last"))
+    result = shifted(backends.place(process.inputs(case), "eager", 2))
+    with pytest.raises(measure.WrongValuesError, match="values differ by"):
+        measure.difference(case, result, shifted, process, expected)
+
+
 def test_a_difference_is_found(process, tiny):
     """The control of the equivalence check: states shifted by one block, or cut short, are wrong."""
     case = CASE.with_(strategy="functional_submodel", points="middle")

@@ -26,9 +26,12 @@ from hiddencost.points import HiddenStates, Point, hidden_states
 from hiddencost.records import OUTPUT, Case, Measurement, State
 from hiddencost.turns import Turns
 
-TOLERANCE = {"float32": 1e-5, "bfloat16": 2e-2, "mixed_bfloat16": 2e-2}
-"""Largest difference to the layer-by-layer values, in units of max(1, largest reference value), by dtype: one
-bfloat16 has 8 bits, and compilers keep some of what they fuse in float32."""
+TOLERANCE = {"float32": 1e-5, "bfloat16": 4e-2, "mixed_bfloat16": 4e-2}
+"""Largest difference to the layer-by-layer values, in units of max(1, largest reference value), by dtype. One
+bfloat16 has 8 bits, and compilers keep some of what they fuse in float32, which depends on what is asked for:
+right programs were up to 2.5e-2 away from float32 with the same weights, and 3.2e-2 from each other
+(bert_base and bert_large, 1 x 128, two backends; 2.8e-2 on an H200). Neighbouring blocks differ by 4.7e-2 in
+bert_tiny, by 0.17 or more in minilm, bert_base and bert_large."""
 GRADIENT_TOLERANCE = {"float32": 1e-4, "bfloat16": 5e-2, "mixed_bfloat16": 5e-2}
 """Largest difference of gradients to those of the layer-by-layer values, in units of the largest. In
 bfloat16, whose last bit is 4e-3, sums in another order differ by up to 1.3e-2 (minilm, 2 x 32)."""
