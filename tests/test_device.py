@@ -89,6 +89,55 @@ def test_the_devices_peak_is_reset_before_the_call_and_read_when_its_work_has_en
     assert fake.calls == ["reset", "call", "synchronize", "peak"]
 
 
+def test_where_the_peak_cannot_be_set_back_the_compilers_plan_tells_it(fake, process, monkeypatch):
+    monkeypatch.setattr(backends, "_started", [fake])
+    monkeypatch.setattr(fake, "reset_peak", lambda: None)
+    assert memory.peak_device(lambda: "result")[0] is None
+    planned = {"compiled_temp_bytes": 200, "compiled_output_bytes": 50, "compiled_flops": 7}
+    assert memory._planned_bytes(planned) == 250
+    with pytest.raises(memory.SkippedError, match="fake cannot tell the peak of a call that is not compiled"):
+        memory._planned_bytes({})
+
+
+def test_a_devices_peak_that_is_not_told_is_read_from_the_plan(process, tiny, monkeypatch):
+    """Of the same program that was called, and beside what it returned."""
+    case = Case(model="bert_tiny", strategy=REFERENCE, batch=1, length=8, mode="graph", device="gpu")
+    monkeypatch.setattr(memory._state, "process", process, raising=False)
+    monkeypatch.setattr(memory._state, "told", {"weights"}, raising=False)
+    monkeypatch.setattr(memory, "peak_device", lambda call: (None, call()))
+    plan = {"compiled_temp_bytes": 4096.0, "compiled_output_bytes": 1024.0}
+    monkeypatch.setattr(backends.Compiled, "analysis", lambda self, *arguments: plan)
+    found = {m.metric: m.values for m in memory.child_peak_device(case)}
+    assert found["peak_device_bytes"] == (5120.0,)
+    assert found["compiled_temp_bytes"] == (4096.0,)
+    assert found["output_bytes"] == (4 * (8 * 128 + 128),)  # the last hidden state and the pooled output
+
+
+@pytest.mark.parametrize(("device", "pinned"), [("cpu", True), ("gpu", False)])
+def test_a_gpus_process_is_not_held_to_one_core(process, tiny, monkeypatch, device, pinned):
+    """Compiling and handing work to the device take threads of their own."""
+    seen = []
+    monkeypatch.setattr(rotation, "_run_on", lambda cores: seen.append(len(cores)))
+    monkeypatch.setattr(backends.current(), "device", device)
+    case = Case(model="bert_tiny", strategy=REFERENCE, mode="graph", batch=1, length=8)
+    list(rotation.rotation(process, [Task(suite="forward", case=case, seconds=0.05)]))
+    assert (seen[:1] == [1]) is pinned
+
+
+def test_where_programs_are_kept_nothing_is_told_of_what_compiling_costs(process, tiny, monkeypatch):
+    monkeypatch.setattr(process.settings, "keep_programs", True)
+    case = Case(model="bert_tiny", strategy=REFERENCE, batch=1, length=8)
+    found = {m.metric for m in rotation.rotation(process, [Task(suite="forward", case=case, seconds=0.05)])}
+    assert {"seconds", "host_copy_seconds"} <= found
+    assert not found & {"build_seconds", "first_call_seconds"}
+
+
+def test_jax_is_told_where_programs_are_kept_and_others_nothing():
+    kept = {backend.name: backend.keeping("/folder") for backend in backends.BACKENDS}
+    assert kept.pop("jax")["JAX_COMPILATION_CACHE_DIR"] == "/folder"
+    assert not any(kept.values())
+
+
 def test_a_copy_to_page_locked_memory_is_recorded_where_the_backend_can(process, tiny, monkeypatch):
     monkeypatch.setattr(backends, "pinned_seconds", lambda result: 0.125)
     case = Case(model="bert_tiny", strategy=REFERENCE, batch=1, length=8)

@@ -179,6 +179,17 @@ def test_a_device_has_processes_of_its_own_and_its_own_kind_of_memory():
     assert {job.device for job in grid.timed_jobs(overridden)} == {"gpu"}
 
 
+def test_a_section_may_name_its_devices():
+    text = THREE.replace('"tensorflow", "jax", "torch"]', '"tensorflow", "jax"]\ndevice = ["cpu", "gpu"]')
+    planned = grid.parse(text.replace("[[forward]]", '[[forward]]\ndevice = ["gpu"]', 1), "g.toml")
+    assert {job.device for job in grid.timed_jobs(planned)} == {"gpu"}
+    overridden = grid.override(planned, {"device": ["cpu"]}, {})
+    assert overridden.forward == []
+    cpu = grid.parse(THREE.replace("[[forward]]", '[[forward]]\ndevice = ["gpu"]', 1), "g.toml")
+    with pytest.raises(UserError, match=r"\[\[forward\]\] device 'gpu': not one of the grid's; one of: cpu"):
+        grid.check(cpu, CATALOGUE, "grid g.toml")
+
+
 POINTS = """
 name = "p"
 backend = ["tensorflow", "jax"]

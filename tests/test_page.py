@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 from synthetic import synthetic_run
 from test_claims import ALWAYS, MIB, case, group, heap, run_of, value
@@ -48,7 +49,7 @@ def test_write_report_writes_one_file_and_says_where(tmp_path: Path) -> None:
 def test_the_opening_names_models_machine_grid_and_blocks() -> None:
     text = markdown(with_environment(run_of(group({ALWAYS: 1.02}), planned=[case()])), [])
     assert "- **models:** m\n" in text
-    assert "- **backend:** tensorflow on cpu, float32\n" in text
+    assert "- **backend:** tensorflow on cpu (float32)\n" in text
     assert "- **machine:** a processor, 2 cores, 8.000 GiB, Linux, Python 3.11.9\n" in text
     assert "- **when:** now (no ending: killed, or not over)\n" in text
     assert "- **grid:** hand-made, 1 planned cases\n" in text
@@ -95,6 +96,30 @@ def test_bringing_states_to_numpy_has_a_column_of_its_own() -> None:
     assert "bringing it to NumPy comes on top" in text
     assert "| 10.20 ms [10.10, 10.30] | 400 us |\n" in text
     assert re.search(r"\| final_only \| .* \| – \|\n", text)
+
+
+def test_what_a_gpu_returned_has_the_way_to_the_host_in_passes() -> None:
+    """10.2 ms for the call, 40 ms to NumPy, 5 ms to page-locked memory; a pass takes 10 ms."""
+    copies = [
+        line
+        for block in range(5)
+        for metric, number in (
+            ("host_copy_seconds", 0.04),
+            ("host_copy_pinned_seconds", 0.005),
+            ("output_bytes", 20 * MIB),
+        )
+        for line in value(case(*ALWAYS), metric, number, block)
+    ]
+    lines = group({ALWAYS: 1.02}) + copies
+    heading = "From the device to the host"
+    assert f"## {heading}" not in markdown(run_of(lines), [])
+    on_gpu = [msgspec.structs.replace(line, case=line.case.with_(device="gpu")) for line in lines]
+    text = section(markdown(run_of(on_gpu), []), heading)
+    assert "<summary>m 4x128, in graph (gpu)</summary>" in text
+    assert (
+        "| always_return_all all | 20.00 MiB | 1.020 [1.010, 1.030] | 4.00 | 40.0 ms | 500.0 MiB/s | 5.00 ms "
+        "| 0.500 |" in text
+    )
 
 
 def test_twins_have_a_line_that_sums_them_up() -> None:
@@ -236,7 +261,7 @@ def test_a_complete_run_says_how_it_ended() -> None:
 def test_the_last_screen_has_a_sentence_for_each_question_that_is_answered() -> None:
     lines = summary_lines(run_of(group({ALWAYS: 1.02}), planned=[Case(model="other", strategy="final_only")]))
     assert len(lines) == 8
-    assert lines[0] == "m, tensorflow on cpu, float32, 5 timing blocks, 0 memory processes"
+    assert lines[0] == "m, tensorflow on cpu (float32), 5 timing blocks, 0 memory processes"
     assert lines[1] == (
         "always_return: does not hold. Always returning every hidden state multiplies the time by 1.020 "
         "[1.010, 1.030] in graph; this run does not measure: peak heap and peak heap of a data set."

@@ -9,6 +9,7 @@ import threading
 from contextlib import suppress
 
 import fake_run
+import msgspec
 import psutil
 import pytest
 
@@ -199,6 +200,23 @@ def test_a_worker_whose_device_is_full_reports_that_and_asks_for_a_new_one(proce
             with pytest.raises(EndedError, match=r"^75$"):
                 session.keep(full)
         assert reported[-1] == full
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_workers_share_a_folder_for_programs_where_the_grid_keeps_them(tmp_path, monkeypatch, keep):
+    """In the run's logs, which are not committed."""
+    started = []
+    monkeypatch.setattr(
+        supervise.subprocess, "Popen", lambda command, **options: started.append(options["env"])
+    )
+    writer = store.Writer(tmp_path / "run", HEADER)
+    supervisor = Supervisor(writer, Counted())
+    (tmp_path / "run" / "logs").mkdir()
+    planned = grid.Time(keep_programs=keep)
+    supervisor._start([msgspec.structs.replace(job(), backend="jax", time=planned)], "block-0", {}, None)
+    writer.close()
+    folder = started[0].get("JAX_COMPILATION_CACHE_DIR")
+    assert folder == (str(tmp_path / "run" / "logs" / "programs") if keep else None)
 
 
 def test_two_bad_cases_cost_two_cases(tmp_path, monkeypatch):

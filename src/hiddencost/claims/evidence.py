@@ -16,7 +16,7 @@ import msgspec
 from hiddencost.formatting import listed, quantity, some
 from hiddencost.grid import ALL_MODES
 from hiddencost.records import Answer, AnswerWord, Case, Figure, Run
-from hiddencost.stats import FEW_BLOCKS, Table, judge
+from hiddencost.stats import FEW_BLOCKS, Table, judge, peak_metric
 
 BIG = 0.05
 """A difference of time below 5 % is no reason to choose one way over another: it is about the gap
@@ -176,10 +176,11 @@ def timed(
 
 
 def weighed(table: Table, pairs: Iterable[Pair], limit: float, side: Side) -> list[Finding]:
-    """Ratios of peak heap against a limit. One reading is exact enough: it is memray's, not a sample."""
+    """Ratios of peak memory (see `peak_metric`) against a limit. One reading is exact enough: memray and the
+    backends count, they do not sample."""
     found = []
     for case, against in pairs:
-        ratio = ratio_of(table, case, against, "peak_heap_bytes")
+        ratio = ratio_of(table, case, against, peak_metric(case))
         if ratio and ratio[0] > 0:
             found.append(finding(figure("", ratio, case), limit, side))
     return found

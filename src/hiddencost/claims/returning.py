@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hiddencost.claims.copying import in_numpy
 from hiddencost.claims.evidence import (
     BIG,
     HEAVY,
@@ -20,6 +21,7 @@ from hiddencost.claims.evidence import (
 from hiddencost.records import OUTPUT, REFERENCE, Answer, Case, Figure
 from hiddencost.stats import Table
 
+IN_NUMPY = "time to have everything in NumPy"
 BATCH = 32
 """The batch size that `keras.Model.predict` takes when none is given."""
 
@@ -95,7 +97,16 @@ def always_return(table: Table) -> Answer:
             table, [pair for pair in memory if pair[0].examples is not None], HEAVY, "above"
         ),
     }
-    rule = f"heavy is a time above {1 + BIG:g} times, or a peak heap above {HEAVY:g} times the reference's"
+    if on_devices := [case for case in table.cases("seconds") if case.device != "cpu"]:
+        held = to_reference(table, "peak_device_bytes", "always_return_all", "all")
+        brought = [
+            finding(figure("", ratio, case), 1 + BIG, "above")
+            for case in in_order(on_devices)
+            if (case.strategy, case.points) == ("always_return_all", "all")
+            if (ratio := in_numpy(table, case))
+        ]
+        aspects |= {"peak device memory": weighed(table, held, HEAVY, "above"), IN_NUMPY: brought}
+    rule = f"heavy is a time above {1 + BIG:g} times, or a peak above {HEAVY:g} times the reference's"
     return settle("always_return", aspects, rule)
 
 

@@ -22,6 +22,8 @@ SENTENCES: dict[str, tuple[str, ...]] = {
         "always returning every hidden state multiplies the time by {time}",
         "it multiplies the peak heap by {peak heap}",
         "it multiplies the peak heap of a whole data set by {peak heap of a data set}",
+        "it multiplies the peak of a device's memory by {peak device memory}",
+        "and the time to have everything in NumPy by {time to have everything in NumPy}",
     ),
     "on_request": (
         "an argument to call that is off multiplies the time of the plain forward pass by "

@@ -15,6 +15,7 @@ from hiddencost.claims.evidence import at
 from hiddencost.claims.sentences import plain
 from hiddencost.formatting import NONE, aligned, one_line, quantity
 from hiddencost.page.circumstances import environments, not_measured, opening, unmeasured
+from hiddencost.page.copies import copies
 from hiddencost.page.costs import growth, one_off
 from hiddencost.page.fastest import fastest_lines
 from hiddencost.page.found import found
@@ -131,10 +132,11 @@ def figure_row(figure: Figure) -> tuple[str, ...]:
 
 def sections(table: Table, run: Run) -> list[Section]:
     """All sections after the plots, in order."""
-    beside = together(table)
+    beside, to_host = together(table), copies(table)
     return [
         *([beside] if beside.grids else []),
         times(table),
+        *([to_host] if to_host.grids else []),
         twins(table),
         data_sets(table),
         one_off(table),

@@ -25,7 +25,10 @@ def opening(run: Run) -> list[tuple[str, str]]:
     cases = [m.case for m in run.measurements if m.case.model not in NOT_MODELS]
     timing = {m.block for m in run.measurements if m.metric == "seconds" and m.state == "ok"}
     memory = {m.block for m in run.measurements if m.metric.startswith("peak_") and m.state == "ok"}
-    backends = dict.fromkeys(f"{case.backend} on {case.device}, {case.dtype}" for case in cases)
+    dtypes: dict[str, dict[str, None]] = defaultdict(dict)
+    for case in cases:
+        dtypes[f"{case.backend} on {case.device}"][case.dtype] = None
+    backends = [f"{ground} ({listed(sorted(some))})" for ground, some in dtypes.items()]
     header = run.header
     ending = (
         f"{run.ending.how}, {run.ending.seconds:,.0f} s" if run.ending else "no ending: killed, or not over"
@@ -43,14 +46,13 @@ def opening(run: Run) -> list[tuple[str, str]]:
 
 
 def machine(run: Run) -> str:
-    """The machine in one line; all of them where processes ran on several."""
+    """The machine in one line, its GPUs first; all of them where processes ran on several."""
     machines = dict.fromkeys(
-        f"{e.gpu}; " * bool(e.gpu)
-        + f"{e.processor}, {e.cores} cores, {quantity(e.memory_bytes, unit='B')}, "
-        + f"{e.system}, Python {e.python}"
+        f"{e.processor}, {e.cores} cores, {quantity(e.memory_bytes, unit='B')}, {e.system}, Python {e.python}"
         for e in run.environments
     )
-    return listed(machines) or "not recorded"
+    gpus = dict.fromkeys(e.gpu for e in run.environments if e.gpu)
+    return "; ".join([*gpus, *([listed(machines)] if machines else [])]) or "not recorded"
 
 
 def unmeasured(run: Run) -> list[Case]:

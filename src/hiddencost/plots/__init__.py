@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from hiddencost.claims import sound
 from hiddencost.plots.backends import backends
+from hiddencost.plots.copying import copying
 from hiddencost.plots.dataset import dataset_growth, payload
 from hiddencost.plots.freed import freed
 from hiddencost.plots.growth import growth
@@ -64,6 +65,7 @@ PLOTS: tuple[Plot, ...] = (
     Plot("latency_batch", latency_batch, "How does the time of a call grow with the batch size?"),
     Plot("overhead", overhead, "What does each way cost over a plain forward pass, mode by mode?"),
     Plot("backends", backends, "How do the backends compare, mode by mode?"),
+    Plot("copying", copying, "What does it take to have hidden states on the host, not on the device?"),
     Plot("together", together, "What does a user wait with each backend and library, side by side?"),
     Plot("overhead_shapes", overhead_shapes, "Does that cost depend on the shape?"),
     Plot("memory_length", memory_length, "How does peak memory grow with the sequence length?"),

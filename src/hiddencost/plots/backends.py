@@ -23,9 +23,10 @@ READ = ((("functional_submodel", "middle"), "a sub-model up to the middle takes 
 OTHER_WORK = ("predict", "train")
 """Modes in which a call is not one forward pass."""
 CAPTION = (
-    "Middle: time over that of the same backend's plain pass, ■ sub-model up to the middle, ▲ sub-model with "
-    "all hidden states, lines: 95 % intervals. Right: black the plain pass, blue with all hidden states."
+    "Ratios: time over that of the same backend's plain pass, ■ sub-model up to the middle, ▲ sub-model with "
+    "all hidden states, lines: 95 % intervals."
 )
+PEAKS_CAPTION = " Peaks: black the plain pass, blue with all hidden states."
 ROW, TOP, AXIS, VALUES = 0.24, 0.26, 0.5, (0.62, 0.86, 0.98)
 
 
@@ -44,18 +45,24 @@ def backends(table: Table) -> Figure | None:
         + f" on {style.plain(row.reduction)}" * (len({row.reduction for row in rows}) > 1)
         for row in rows
     ]
-    sheet = parts.Sheet(_title(table, timed), _scope(timed, held), TOP + ROW * len(rows) + AXIS, CAPTION)
+    sheet = parts.Sheet(
+        _title(table, timed),
+        _scope(timed, held),
+        TOP + ROW * len(rows) + AXIS,
+        CAPTION + PEAKS_CAPTION * bool(held),
+    )
     left = parts.EDGE + 0.1 + max(map(parts.text_width, names))
-    cell = (parts.WIDTH - left - 0.05) / 3
+    shown = VALUES if held else VALUES[:2]
+    cell = (parts.WIDTH - left - 0.05) / len(shown)
     panels = [
-        sheet.axes(left + place * cell, TOP, cell - room, ROW * len(rows))
-        for place, room in enumerate(VALUES)
+        sheet.axes(left + place * cell, TOP, cell - room, ROW * len(rows)) for place, room in enumerate(shown)
     ]
     for place, ax in enumerate(panels):
         parts.rows(ax, rows, names if place == 0 else None)
     _times(panels[0], table, rows, timed)
     _ratios(panels[1], table, rows, timed)
-    _peaks(panels[2], table, rows, held)
+    if held:
+        _peaks(panels[2], table, rows, held)
     return sheet.figure
 
 

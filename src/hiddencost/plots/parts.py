@@ -31,7 +31,7 @@ ROOM_BELOW = 0.78
 
 LOWEST, HIGHEST = 0.4, 1.5
 """Ratios beyond these are drawn as arrows at the edge, so that 0.5 and 1.05 stay apart from 1."""
-RATIO_TICKS = ((0.5, 0.7, 1.0, 1.3), (0.8, 0.9, 1.0, 1.1, 1.2), (0.9, 0.95, 1.0, 1.05))
+RATIO_TICKS = ((0.5, 0.7, 1.0, 1.3), (0.6, 0.8, 1.0, 1.2), (0.8, 0.9, 1.0, 1.1, 1.2), (0.9, 0.95, 1.0, 1.05))
 
 Item = TypeVar("Item")
 Dashes = Literal["-"] | tuple[float, tuple[float, ...]]
