@@ -4,7 +4,7 @@ from hiddencost import readme, recommended, store
 
 
 def test_every_figure_of_the_readme_comes_from_the_reference_run():
-    runs = map(store.read, (readme.REFERENCE_RUN, readme.REFERENCE_PEERS))
+    runs = map(store.read, (readme.REFERENCE_RUN, readme.REFERENCE_PEERS, readme.REFERENCE_GPU))
     made = readme.readme(*runs, recommended.shipped())  # which test_recommending holds against its run
     assert (readme.ROOT / "README.md").read_text() == made, "README.md differs: run `make readme`"
 

@@ -22,14 +22,16 @@ from hiddencost.stats import Table
 ROOT = Path(__file__).parents[2]
 REFERENCE_RUN = ROOT / "reports" / "reference"
 REFERENCE_PEERS = ROOT / "reports" / "reference-peers"
+REFERENCE_GPU = ROOT / "reports" / "reference-gpu"
 REFERENCE_FREED = ROOT / "reports" / "reference-freed"
 SHIPPED = Path(__file__).parent / recommended.SHIPPED
 PEERS_READ = "middle"
 """The points for which README shows the fastest way of each library."""
 
 
-def readme(run: Run, peers: Run, ways: tuple[Recommendation, ...]) -> str:
-    """The README with the figures of a run, of one with other libraries beside, and with recommended ways."""
+def readme(run: Run, peers: Run, gpu: Run, ways: tuple[Recommendation, ...]) -> str:
+    """The README with the figures of a run, of one with other libraries beside, the name of the GPU that one
+    was made on, and with recommended ways."""
     timing = {m.block for m in run.measurements if m.metric == "seconds"}
     seconds = run.ending.seconds if run.ending else 0.0
     return markdown_template("readme.md.j2").render(
@@ -37,6 +39,7 @@ def readme(run: Run, peers: Run, ways: tuple[Recommendation, ...]) -> str:
         questions=questions(Table(sound(run))),
         blocks=len(timing),
         minutes=round(seconds / 60),
+        gpu=listed(dict.fromkeys(one.gpu.partition(",")[0] for one in gpu.environments if one.gpu)),
         beside=best_ways(Table(sound(peers)), PEERS_READ),
         ways=recommended_ways(ways),
     )
@@ -72,9 +75,8 @@ def main() -> None:
     """Writes README.md and the table of recommended ways."""
     ways = recommendations(Table(sound(store.read(REFERENCE_FREED))))
     SHIPPED.write_bytes(msgspec.json.format(msgspec.json.encode(ways)) + b"\n")
-    (ROOT / "README.md").write_text(
-        readme(store.read(REFERENCE_RUN), store.read(REFERENCE_PEERS), ways), encoding="utf-8"
-    )
+    run, peers, gpu = map(store.read, (REFERENCE_RUN, REFERENCE_PEERS, REFERENCE_GPU))
+    (ROOT / "README.md").write_text(readme(run, peers, gpu, ways), encoding="utf-8")
 
 
 if __name__ == "__main__":
