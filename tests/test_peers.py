@@ -86,6 +86,24 @@ def test_each_backend_is_planned_with_its_own_ways_and_all_share_their_blocks():
     assert len({job.rotates(task.case) for job in jobs for task in job.tasks}) == 4  # shapes
 
 
+def test_peers_beside_keras_are_planned_without_its_mixed_precision():
+    text = """
+name = "x"
+backend = ["jax", "transformers"]
+[[forward]]
+model = ["minilm"]
+strategy = ["functional_submodel", "forward_hooks"]
+points = ["all"]
+mode = ["eager"]
+batch = [1]
+length = [8]
+dtype = ["float32", "mixed_bfloat16"]
+"""
+    jobs = grid.timed_jobs(grid.parse(text, "x.toml"))
+    dtypes = {job.backend: {task.case.dtype for task in job.tasks} for job in jobs}
+    assert dtypes == {"jax": {"float32", "mixed_bfloat16"}, "transformers": {"float32"}}
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -93,6 +111,11 @@ def test_each_backend_is_planned_with_its_own_ways_and_all_share_their_blocks():
         (
             'strategy = ["forward_hooks"]\nmodel = ["bert_tiny"]\nbackend = ["transformers"]',
             "[forward] model 'bert_tiny': transformers has pretrained weights alone: take minilm",
+        ),
+        (
+            'strategy = ["forward_hooks"]\nmodel = ["minilm"]\nbackend = ["transformers"]\n'
+            'dtype = ["mixed_bfloat16"]',
+            "[forward] dtype mixed_bfloat16: a policy of Keras, which no peer has",
         ),
         (
             'strategy = ["functional_submodel"]\nmodel = ["minilm"]\nbackend = ["jax"]',
@@ -105,7 +128,7 @@ def test_each_backend_is_planned_with_its_own_ways_and_all_share_their_blocks():
     ],
 )
 def test_what_no_peer_can_do_is_one_line(text, message):
-    backends = '["transformers"]' if "bert_tiny" in text else '["tensorflow"]'
+    backends = '["transformers"]' if 'backend = ["transformers"]' in text else '["tensorflow"]'
     axes = 'points = ["all"]\nmode = ["eager"]\nbatch = [1]\nlength = [8]'
     planned = grid.parse(
         f'name = "x"\nbackend = {backends}\ntogether = true\n[[forward]]\n{axes}\n{text}', "x.toml"

@@ -498,6 +498,8 @@ def _no_way_problems(place: str, section: Forward | Memory, backends: Sequence[s
     if ways and not any(has(backend, way) for backend in backends for way in ways):
         owners = {peer for peer, names in PEERS.items() for way in ways if way in names}
         yield f"[{place}] strategy {', '.join(ways)}: a way of {' or '.join(sorted(owners or {'Keras'}))}"
+    if not any(_known(backend, dtype) for backend in backends for dtype in section.dtype):
+        yield f"[{place}] dtype {', '.join(section.dtype)}: a policy of Keras, which no peer has"
     for peer in filter(PEERS.__contains__, backends):
         for model in section.model:
             if model != "minilm" and ":" not in model:
@@ -599,15 +601,21 @@ def has(backend: str, strategy: str) -> bool:
     return owner == (backend if backend in PEERS else None)
 
 
+def _known(backend: str, dtype: str) -> bool:
+    """Whether a backend has the number format: mixed precision is a policy of Keras, which no peer has."""
+    return backend not in PEERS or not dtype.startswith("mixed")
+
+
 def _forward_cases(section: Forward | Memory, backend: str) -> Iterator[Case]:
     """The section's product, each group led by its reference (and, for times, its twin)."""
     timed = isinstance(section, Forward)
     modes = [mode for mode in section.mode if mode in MODES[backend]]
     strategies = [name for name in section.strategy if name in (REFERENCE, TWIN) or has(backend, name)]
+    dtypes = [dtype for dtype in section.dtype if _known(backend, dtype)]
     if not strategies or backend not in (section.backend or [backend]):
         return
     for model, dtype, mode, length, batch in product(
-        section.model, section.dtype, modes, section.length, section.batch
+        section.model, dtypes, modes, section.length, section.batch
     ):
         reference = Case(
             model=model,
