@@ -186,7 +186,8 @@ def test_a_section_may_name_its_devices():
     overridden = grid.override(planned, {"device": ["cpu"]}, {})
     assert overridden.forward == []
     cpu = grid.parse(THREE.replace("[[forward]]", '[[forward]]\ndevice = ["gpu"]', 1), "g.toml")
-    with pytest.raises(UserError, match=r"\[\[forward\]\] device 'gpu': not one of the grid's; one of: cpu"):
+    line = r"\[\[forward\]\] device 'gpu': not one of the grid's; did you mean 'cpu'\?"
+    with pytest.raises(UserError, match=line):
         grid.check(cpu, CATALOGUE, "grid g.toml")
 
 
