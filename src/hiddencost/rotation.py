@@ -28,7 +28,7 @@ from hiddencost.measure import (
     state_of,
     told,
 )
-from hiddencost.records import REFERENCE, ROUNDS_WANTED, TOGETHER, TWIN, Case, Measurement
+from hiddencost.records import OTHER_SIDE, REFERENCE, ROUNDS_WANTED, TOGETHER, TWIN, Case, Measurement
 from hiddencost.turns import Offer, Turns
 
 PILOT = 0.25
@@ -227,7 +227,7 @@ def _rounds_in_turn(turns: Turns, process: Process, ready: Sequence[Ready], seco
     turns.play(Offer(calls, seconds), visit)
     for r in ready:
         if not r.seconds and not r.failed:
-            r.failed = "the other side could not run it"
+            r.failed = OTHER_SIDE
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from hiddencost.records import Case, Change, Run
+from hiddencost.records import OTHER_SIDE, Case, Change, Run
 
 Reasons = Mapping[tuple[Case, str], str]
 EXACT = (
@@ -32,11 +32,15 @@ def reasons(run: Run) -> Reasons:
 
 
 def missing(before: Reasons, after: Reasons) -> Iterator[Change]:
-    """A change `missing` for each that failed after, or is gone. What is skipped, before as well as after,
-    is not missed."""
+    """A change `missing` for each that failed after, is gone, or failed before: then it cannot be compared,
+    and the reason says so. What is skipped, before as well as after, is not missed."""
     for (case, metric), reason in after.items():
-        skipped = reason.startswith("skipped") and before.get((case, metric), reason).startswith("skipped")
-        if reason and not skipped:
+        earlier = before.get((case, metric), "")
+        if reason.startswith("skipped") and (earlier.startswith("skipped") or (case, metric) not in before):
+            continue
+        if earlier and not earlier.startswith("skipped") and (not reason or OTHER_SIDE in reason):
+            reason = f"before: {earlier}"
+        if reason:
             yield Change(case=case, metric=metric, word="missing", reason=reason)
     for (case, metric), reason in before.items():
         if (case, metric) not in after and not reason.startswith("skipped"):
