@@ -66,7 +66,7 @@ bench-peers: $(PEERS)  ## Keras beside transformers, nnsight and TransformerLens
 bench-freed: $(BACKENDS)  ## Keras's eager run beside one that keeps nothing longer than it is needed
 	$(BIN)/hiddencost run --grid freed
 
-bench-gpu:  ## on an NVIDIA GPU with JAX and torch for it, and hiddencost installed beside them (10 minutes)
+bench-gpu:  ## on an NVIDIA GPU with JAX and torch for it, and hiddencost beside them: the grid `gpu`
 	hiddencost run --grid gpu
 
 points-all: $(BACKENDS)  ## are the hidden states of every KerasHub backbone found, on three backends?
@@ -87,8 +87,9 @@ gate: $(READY)  ## is anything slower or larger than reports/baseline.json? Or G
 	@touch $@
 
 # One that tells of a regression has done its work too: this asks, it does not gate.
-keras-%: .venv-keras-%/.ready $(READY)  ## make keras-3.13.2: is this tree's Keras slower than that one?
-	-$(BIN)/hiddencost gate --against .venv-keras-$*/bin/python --markdown reports/experiments/keras-$*.md
+keras-%: .venv-keras-%/.ready $(READY)  ## make keras-3.13.2: is this tree's Keras slower or larger than that one?
+	$(BIN)/hiddencost gate --against .venv-keras-$*/bin/python --markdown reports/experiments/keras-$*.md \
+	  || [ $$? -eq 1 ]
 
 baseline: $(READY)  ## measure the gate's grid anew and keep it as reports/baseline.json
 	rm -rf reports/runs/baseline

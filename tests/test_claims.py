@@ -246,12 +246,23 @@ def test_on_a_device_what_it_holds_and_the_way_to_numpy_count_too() -> None:
     answer = answer_of("always_return", lines)
     assert sentence(answer) == (
         "Always returning every hidden state multiplies the time by 1.020 [1.010, 1.030] in graph (gpu); it "
-        "multiplies the peak of a device's memory by 3.00 in graph (gpu); and the time to have everything in "
-        "NumPy by 5.00 [4.99, 5.01] in graph (gpu)."
+        "multiplies the peak of a device's memory by 3.00 in graph (gpu); it multiplies the time to have "
+        "everything in NumPy by 5.000 [4.995, 5.005] in graph (gpu); this run does not measure: peak heap "
+        "and peak heap of a data set."
     )
     assert answer.conditions == (
         "time: not in graph (gpu); peak device memory: holds in graph (gpu); time to have everything in "
         "NumPy: holds in graph (gpu)"
+    )
+
+
+def test_the_way_to_numpy_of_few_blocks_does_not_tell() -> None:
+    plain = ("final_only", "output")
+    lines = on_a_gpu(group({ALWAYS: 1.02}), {ALWAYS: 0.0898, plain: 0.01}, {})
+    answer = answer_of("always_return", [line for line in lines if line.block < 2])
+    assert answer.word == "not measured"
+    assert (
+        "time to have everything in NumPy: unclear in graph (gpu) (fewer than 5 blocks)" in answer.conditions
     )
 
 

@@ -344,6 +344,15 @@ def test_other_versions_are_told_and_compared(baseline):
     ]
 
 
+def test_a_baseline_is_made_of_a_run_without_failures_only():
+    """One that failed could never be compared, and every later gate would say so."""
+    bad = failing(gate_runs.run(gate_runs.alone()), ALL, "seconds", "why")
+    with pytest.raises(
+        UserError, match=r"^run: 1 failed, and no later run could be compared: .* \(crashed: why\)"
+    ):
+        gate.keep(bad, "run")
+
+
 def test_a_baseline_is_made_of_a_complete_run_only():
     with pytest.raises(UserError, match=r"^run: not complete: `hiddencost run --resume run` measures"):
         gate.keep(gate_runs.run(gate_runs.alone(), how="interrupted"), "run")

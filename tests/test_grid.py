@@ -179,6 +179,26 @@ def test_a_device_has_processes_of_its_own_and_its_own_kind_of_memory():
     assert {job.device for job in grid.timed_jobs(overridden)} == {"gpu"}
 
 
+SHIPPED = sorted((grid.bench_folder() / "grids").glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_every_grid_can_be_run_with_each_of_its_backends_alone(path):
+    planned, _ = grid.read(path)
+    for backend in planned.backend:
+        alone = grid.override(planned, {"backend": [backend]}, {})
+        grid.check(alone, grid.anywhere(suites.CATALOGUE), path.name)
+        jobs = [*grid.timed_jobs(alone), *grid.memory_jobs(alone)]
+        assert {job.backend for job in jobs} == {backend}
+
+
+def test_programs_are_not_kept_where_first_calls_are_what_is_measured():
+    growth = '[growth]\nmodel = ["bert_tiny"]\nmode = ["eager"]\nbatch = 1\nlength = 8\ncalls = 3\n'
+    text = GOOD.replace("[time]", "[time]\nkeep_programs = true") + growth
+    with pytest.raises(UserError, match=r"keep_programs: not with \[growth\], which times the first call"):
+        grid.check(grid.parse(text, "g.toml"), CATALOGUE, "grid g.toml")
+
+
 def test_a_section_may_name_its_devices():
     text = THREE.replace('"tensorflow", "jax", "torch"]', '"tensorflow", "jax"]\ndevice = ["cpu", "gpu"]')
     planned = grid.parse(text.replace("[[forward]]", '[[forward]]\ndevice = ["gpu"]', 1), "g.toml")

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from hiddencost import grid, measure, page, peers, store
+from hiddencost import grid, measure, page, peers, store, suites
 from hiddencost.errors import UserError
 from hiddencost.grid import Meeting, Time
 from hiddencost.page.together import best_ways, together
@@ -100,6 +100,11 @@ length = [8]
 dtype = ["float32", "mixed_bfloat16"]
 """
     jobs = grid.timed_jobs(grid.parse(text, "x.toml"))
+    by_turns = grid.parse(text.replace("[[forward]]", "together = true\n[[forward]]"), "x.toml")
+    with pytest.raises(
+        UserError, match=r"dtype float32, mixed_bfloat16: a policy of Keras, which transformers"
+    ):
+        grid.check(by_turns, grid.anywhere(suites.CATALOGUE), "x.toml")
     dtypes = {job.backend: {task.case.dtype for task in job.tasks} for job in jobs}
     assert dtypes == {"jax": {"float32", "mixed_bfloat16"}, "transformers": {"float32"}}
 

@@ -159,7 +159,9 @@ def main(folder, names, device):
         *("| " + " | ".join(cells) + " |" for cells in (grid.header, ["---"] * len(grid.header), *grid.rows)),
     ]
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "buffers.md").write_text("\n".join(lines) + "\n")
+    (folder / ("buffers.md" if device == "cpu" else f"buffers-{device}.md")).write_text(
+        "\n".join(lines) + "\n"
+    )
     print("\n".join(lines))
 
 

@@ -97,8 +97,8 @@ class Time(_Table):
     rotation may take in one block. budget: the seconds that all timing blocks should take together; the
     rotations are shortened or lengthened to fit it, `seconds` then being their proportions. threads: for
     one operation. keep_programs: what one process has compiled is loaded by the next ones, where the backend
-    can: for a GPU, where compiling takes many times as long as all calls. Nothing is told then of what it
-    costs to build and compile."""
+    can (JAX): for a GPU, where compiling takes many times as long as all calls. Its first calls are not told
+    then, and an interval between blocks holds for those programs, chosen once."""
 
     blocks: int = 5
     precision: float = 0.01
@@ -384,6 +384,11 @@ def override(grid: Grid, axes: dict[str, list[str]] | dict[str, list[int]], time
             for section in raw[name]
             if section.get("mode", True) and section["backend"] != [] and section.get("device") != []
         ]
+    if "backend" in axes and "mode" not in axes:  # what only others could run
+        able = {mode for backend in axes["backend"] for mode in MODES.get(str(backend), ALL_MODES)}
+        for name in ("forward", "memory"):
+            kept = [section for section in raw[name] if able & set(section["mode"])]
+            raw[name] = kept or raw[name]
     raw["time"].update(time)
     if "seconds" in time:
         for section in [*raw["forward"], *filter(None, [raw["dataset"]])]:
@@ -409,6 +414,8 @@ def _problems(grid: Grid, catalogue: Catalogue) -> Iterator[str]:
             yield f"[time] {name} = {value}: must be at least {least}"
     if time.budget is not None and grid.together:
         yield "[time] budget: not where all take turns (together = true): `seconds` says how long they do"
+    if time.keep_programs and grid.growth:
+        yield "[time] keep_programs: not with [growth], which times the first call of each process"
     if time.budget is not None and not time.budget > 0:
         yield f"[time] budget = {time.budget}: must be above 0 seconds"
     for name, threshold in grid.gate.items():
@@ -438,17 +445,13 @@ def _problems(grid: Grid, catalogue: Catalogue) -> Iterator[str]:
     sections += [("memory", section, MEMORY_MODES) for section in grid.memory]
     for place, section, modes in sections:
         yield from _axis_problems(place, section, modes, catalogue)
-        yield from _backend_problems(place, section, grid)
+        yield from _elsewhere(place, "backend", section.backend, grid.backend)
         if isinstance(section, Forward):
             yield from _elsewhere(place, "device", section.device, grid.device)
         backends = section.backend or grid.backend
         yield from _no_mode_problems(place, section.mode, backends)
-        yield from _no_way_problems(place, section, backends)
+        yield from _no_way_problems(place, section, backends, grid.together)
     yield from _suite_problems(grid, catalogue)
-
-
-def _backend_problems(place: str, section: Forward | Memory | Points, grid: Grid) -> Iterator[str]:
-    yield from _elsewhere(place, "backend", section.backend, grid.backend)
 
 
 def _elsewhere(place: str, what: str, named: list[str] | None, has: Sequence[str]) -> Iterator[str]:
@@ -492,7 +495,9 @@ def _no_mode_problems(place: str, modes: Sequence[str], backends: Sequence[str])
         yield f"[{place}] mode {', '.join(modes)}: none that these backends have ({known})"
 
 
-def _no_way_problems(place: str, section: Forward | Memory, backends: Sequence[str]) -> Iterator[str]:
+def _no_way_problems(
+    place: str, section: Forward | Memory, backends: Sequence[str], together: bool
+) -> Iterator[str]:
     """A section whose ways no backend of the grid has, and a model that a peer cannot load."""
     ways = [name for name in section.strategy if name not in (REFERENCE, TWIN)]
     if ways and not any(has(backend, way) for backend in backends for way in ways):
@@ -501,6 +506,8 @@ def _no_way_problems(place: str, section: Forward | Memory, backends: Sequence[s
     if not any(_known(backend, dtype) for backend in backends for dtype in section.dtype):
         yield f"[{place}] dtype {', '.join(section.dtype)}: a policy of Keras, which no peer has"
     for peer in filter(PEERS.__contains__, backends):
+        if together and not all(_known(peer, dtype) for dtype in section.dtype):
+            yield f"[{place}] dtype {', '.join(section.dtype)}: a policy of Keras, which {peer} has not"
         for model in section.model:
             if model != "minilm" and ":" not in model:
                 yield f"[{place}] model '{model}': {peer} has pretrained weights alone: take minilm"
@@ -562,7 +569,7 @@ def _suite_problems(grid: Grid, catalogue: Catalogue) -> Iterator[str]:
         for model in growth.model:
             yield from _model_problems("growth", model, [growth.batch], [growth.length], catalogue)
     for section in grid.points:
-        yield from _backend_problems("points", section, grid)
+        yield from _elsewhere("points", "backend", section.backend, grid.backend)
         for axis in ("model", "depth", "way"):
             if not getattr(section, axis):
                 yield f"[[points]] {axis} is empty: nothing would be looked for"

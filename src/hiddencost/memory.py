@@ -109,7 +109,7 @@ def resident(job: Job, tell: Tell = lambda case: None) -> Iterator[Measurement |
 
 def device(job: Job, tell: Tell = lambda case: None) -> Iterator[Measurement | Environment]:
     """Peak memory of the device over a call of each of the job's cases, shapes ascending, in a process of
-    their own, as its backend counts it."""
+    their own, as its backend counts it, or the compiler plans it (see `Backend.reset_peak`)."""
 
     def read(child: Child, case: Case) -> list[Measurement]:
         return child.call(child_peak_device, case)

@@ -3,12 +3,15 @@ from one of them: `python -m hiddencost.readme`."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
 
 from hiddencost import recommended, store
 from hiddencost.claims import sound
+from hiddencost.claims.copying import Copied, copied
+from hiddencost.claims.evidence import Triple
 from hiddencost.claims.recommending import recommendations
 from hiddencost.formatting import NONE, listed, quantity
 from hiddencost.page import opening, questions
@@ -40,9 +43,30 @@ def readme(run: Run, peers: Run, gpu: Run, ways: tuple[Recommendation, ...]) -> 
         blocks=len(timing),
         minutes=round(seconds / 60),
         gpu=listed(dict.fromkeys(one.gpu.partition(",")[0] for one in gpu.environments if one.gpu)),
+        brought=brought_to_host(Table(sound(gpu))),
         beside=best_ways(Table(sound(peers)), PEERS_READ),
         ways=recommended_ways(ways),
     )
+
+
+def brought_to_host(table: Table) -> str:
+    """What all hidden states take on a device, and then to the host, by backend, in plain forward passes."""
+    by_backend: dict[str, list[Copied]] = {}
+    for one in copied(table):
+        if one.case.points == "all":
+            by_backend.setdefault(one.case.backend, []).append(one)
+
+    def between(triples: Iterable[Triple | None]) -> str:
+        values = [triple[0] for triple in triples if triple]
+        return " to ".join(dict.fromkeys(quantity(end) for end in (min(values), max(values))))
+
+    told = (
+        f"{backend}: {between(one.call for one in found)} for the call, "
+        f"{between(one.to_numpy for one in found)} to NumPy, "
+        f"{between(one.to_pinned for one in found)} to page-locked memory"
+        for backend, found in by_backend.items()
+    )
+    return "; ".join(told)
 
 
 def recommended_ways(ways: tuple[Recommendation, ...]) -> Grid:

@@ -216,7 +216,11 @@ METRICS = (
     Metric(
         "host_copy_seconds", "s", "bringing all that the first call returned to NumPy, when it is computed"
     ),
-    Metric("host_copy_pinned_seconds", "s", "the same into page-locked memory of the host, without NumPy"),
+    Metric(
+        "host_copy_pinned_seconds",
+        "s",
+        "the same into page-locked memory that was taken before, without NumPy",
+    ),
     Metric("import_seconds", "s", "importing the package in a fresh process, on top of those before it"),
     Metric("load_seconds", "s", "loading the model with its weights"),
     Metric("growth_seconds", "s", "each of many calls in turn, the same callable"),
@@ -228,7 +232,10 @@ METRICS = (
     Metric("peak_rss_bytes", "B", "growth of the resident set's high-water mark during one call (kernel)"),
     Metric("peak_rss_sampled_bytes", "B", "the same, by memory-profiler's sampler"),
     Metric(
-        "peak_device_bytes", "B", "most device memory in use at one time during one warm call (its backend)"
+        "peak_device_bytes",
+        "B",
+        "most device memory in use at one time during one warm call, as its backend counts it; on JAX as the "
+        "compiled program plans it",
     ),
     Metric("compiled_temp_bytes", "B", "memory that the compiled program plans beside inputs and outputs"),
     Metric("compiled_output_bytes", "B", "memory that the compiled program plans for its outputs"),

@@ -140,9 +140,10 @@ def _prepare(
         return
     output = sum(backends.size_bytes(tensor) for tensor in backends.tensors(result))
     notes = {"xla": str(backends.compiled_with_xla(extraction))} if case.mode == "predict" else {}
-    if built is not None and not process.settings.keep_programs:
+    if built is not None:
         yield process.measurement(case, "build_seconds", [built])
-        yield process.measurement(case, "first_call_seconds", [called], **notes)
+        if not (process.settings.keep_programs and backends.current().keeping("")):
+            yield process.measurement(case, "first_call_seconds", [called], **notes)
     for metric, taken in copies.items():
         yield process.measurement(case, metric, [taken])
     yield process.measurement(case, "max_abs_difference", [worst])

@@ -45,9 +45,9 @@ class Backend(ABC):
         """Bytes of the device's memory in use; from here on, they are the peak. None where the peak cannot be
         set back: a call's memory is then told by the compiler's plan alone (see `analysis`)."""
 
-    @abstractmethod
     def peak_bytes(self) -> int:
-        """The most bytes of the device's memory in use at one time since `reset_peak`."""
+        """The most bytes of the device's memory in use at one time since `reset_peak`, where it told some."""
+        raise NotImplementedError
 
     def pinned_seconds(self, tensors: Sequence[Any]) -> float | None:
         """Seconds of copying tensors to page-locked memory of the host, where the backend can."""

@@ -68,11 +68,6 @@ class Jax(Backend):
         """JAX keeps one peak for the whole process, which making the weights, compiling and its trials of
         kernels may have raised."""
 
-    def peak_bytes(self) -> int:
-        import jax
-
-        return int(jax.local_devices()[0].memory_stats()["peak_bytes_in_use"])
-
     def pinned_seconds(self, tensors: Sequence[Any]) -> float | None:
         """Of the second copy: the first takes page-locked memory from the system, later ones from a pool."""
         if self.device == "cpu":

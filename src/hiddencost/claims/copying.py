@@ -50,10 +50,9 @@ def _with_copy(table: Table, case: Case) -> Triple | None:
     call, copy = table.center(case, "seconds"), table.center(case, TO_NUMPY)
     if call is None or copy is None:
         return None
-    low, high = (
-        None if None in ends else sum(filter(None, ends)) for ends in zip(call[1:], copy[1:], strict=True)
-    )
-    return call[0] + copy[0], low, high
+    if call[1] is None or call[2] is None or copy[1] is None or copy[2] is None:
+        return call[0] + copy[0], None, None
+    return call[0] + copy[0], call[1] + copy[1], call[2] + copy[2]
 
 
 def _call(table: Table, case: Case) -> Triple | None:

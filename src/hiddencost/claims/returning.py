@@ -19,7 +19,7 @@ from hiddencost.claims.evidence import (
     weighed,
 )
 from hiddencost.records import OUTPUT, REFERENCE, Answer, Case, Figure
-from hiddencost.stats import Table
+from hiddencost.stats import FEW_BLOCKS, Table
 
 IN_NUMPY = "time to have everything in NumPy"
 BATCH = 32
@@ -100,7 +100,7 @@ def always_return(table: Table) -> Answer:
     if on_devices := [case for case in table.cases("seconds") if case.device != "cpu"]:
         held = to_reference(table, "peak_device_bytes", "always_return_all", "all")
         brought = [
-            finding(figure("", ratio, case), 1 + BIG, "above")
+            finding(figure("", ratio, case), 1 + BIG, "above", FEW_BLOCKS if ratio[1] is None else "")
             for case in in_order(on_devices)
             if (case.strategy, case.points) == ("always_return_all", "all")
             if (ratio := in_numpy(table, case))

@@ -23,7 +23,7 @@ SENTENCES: dict[str, tuple[str, ...]] = {
         "it multiplies the peak heap by {peak heap}",
         "it multiplies the peak heap of a whole data set by {peak heap of a data set}",
         "it multiplies the peak of a device's memory by {peak device memory}",
-        "and the time to have everything in NumPy by {time to have everything in NumPy}",
+        "it multiplies the time to have everything in NumPy by {time to have everything in NumPy}",
     ),
     "on_request": (
         "an argument to call that is off multiplies the time of the plain forward pass by "
@@ -87,7 +87,7 @@ PLAIN: dict[str, tuple[str, str, str]] = {
     "always_return": (
         "Yes, in time and in memory.",
         "No, neither in time nor in memory.",
-        "It depends: on whether time or memory is counted, or on the mode.",
+        "It depends: on whether time, memory or the way to the host is counted, or on the mode.",
     ),
     "on_request": (
         "Yes. It costs nothing when it is off, and no more than a sub-model when it is on.",

@@ -74,11 +74,16 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def keep(run: Run, source: str) -> Baseline:
-    """The baseline of a run. Raises UserError where it is not complete."""
+    """The baseline of a run. Raises UserError where it is not complete, or a case failed."""
     if run.ending is None or run.ending.how != "complete":
         raise UserError(
             f"{source}: not complete: `hiddencost run --resume {source}` measures what is missing"
         )
+    failed = [
+        f"{case} ({why})" for (case, _), why in reasons(run).items() if why and not why.startswith("skipped")
+    ]
+    if failed:
+        raise UserError(f"{source}: {len(failed)} failed, and no later run could be compared: {failed[0]}")
     kept = tuple(_travelling(run))
     if not kept:
         raise UserError(f"{source}: measured nothing that a gate compares")

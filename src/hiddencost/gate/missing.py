@@ -32,8 +32,8 @@ def reasons(run: Run) -> Reasons:
 
 
 def missing(before: Reasons, after: Reasons) -> Iterator[Change]:
-    """A change `missing` for each that failed after, is gone, or failed before: then it cannot be compared,
-    and the reason says so. What is skipped, before as well as after, is not missed."""
+    """A change `missing` for each that failed after, is gone, or failed before in any block, which the reason
+    then says. What is skipped, before as well as after, is not missed."""
     for (case, metric), reason in after.items():
         earlier = before.get((case, metric), "")
         if reason.startswith("skipped") and (earlier.startswith("skipped") or (case, metric) not in before):
@@ -44,4 +44,5 @@ def missing(before: Reasons, after: Reasons) -> Iterator[Change]:
             yield Change(case=case, metric=metric, word="missing", reason=reason)
     for (case, metric), reason in before.items():
         if (case, metric) not in after and not reason.startswith("skipped"):
-            yield Change(case=case, metric=metric, word="missing", reason=GONE)
+            told = f"before: {reason}" if reason else GONE
+            yield Change(case=case, metric=metric, word="missing", reason=told)

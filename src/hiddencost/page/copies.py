@@ -35,6 +35,6 @@ def copies(table: Table) -> Section:
     note = (
         "What a call returns lies on the device. To NumPy: array by array, into ordinary memory, as "
         "np.asarray does on JAX and .cpu().numpy() on torch. To page-locked memory: all at once, into memory "
-        "that the device writes to by itself. Copies are timed once in each block."
+        "that the device writes to by itself and that was taken before. Copies are timed once in each block."
     )
     return Section("From the device to the host", note, by_group(planned_order(table, found), columns))

@@ -167,10 +167,10 @@ def memory(table: Table) -> Section:
     metrics = ("peak_heap_bytes", "peak_device_bytes", "peak_rss_bytes", "peak_rss_sampled_bytes")
     cases = {case for metric in metrics for case in table.cases(metric)} - data_set_cases(table)
     note = (
-        "The peak is the most that was live at one time during one warm call: of the heap, or of "
-        "a GPU's memory. Floors: the payload, and "
-        "the live set (the payload, or the output where nothing else is asked for, and the working set of "
-        "a single block)."
+        "The peak is the most that was live at one time during one warm call: of the heap, or of a GPU's "
+        "memory (on JAX what the compiled program plans: its work and what it returns). Floors: the payload, "
+        "and the live set (the payload, or the output where nothing else is asked for, and the working set "
+        "of a single block)."
     )
     return Section("Memory", note, by_group(planned_order(table, cases), columns))
 
