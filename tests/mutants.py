@@ -46,7 +46,7 @@ MUTANTS = (
     ("gate/outcome.py", "not (change.timed and self.timings_advisory)", "True"),
     ("gate/outcome.py", '(*REGRESSIONS, "unclear") if self.strict', "REGRESSIONS if self.strict"),
     ("gate/outcome.py", "elif second.word in REGRESSIONS:", "elif second.word:"),
-    ("gate/missing.py", 'if reason.startswith("skipped") and (', 'if not reason.startswith("skipped") and ('),
+    ("gate/missing.py", "if reason and not skipped:", "if reason and skipped:"),
     ("gate/missing.py", "(not reason or OTHER_SIDE in reason)", "(reason and OTHER_SIDE not in reason)"),
     ("gate/missing.py", "if (case, metric) not in after and", "if (case, metric) in after and"),
     ("gate/missing.py", "found.get((m.case, m.metric)) or reason", "reason"),

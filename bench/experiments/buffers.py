@@ -21,7 +21,6 @@ import numpy as np
 from hiddencost import backends, environment, measure, stats
 from hiddencost.formatting import percent, quantity
 from hiddencost.grid import Time
-from hiddencost.page.grids import Grid
 from hiddencost.records import REFERENCE, Case
 
 BLOCKS, SECONDS = 5, 2.5
@@ -148,7 +147,6 @@ def main(folder, names, device):
         ]
         rows += [row(backend, shape[0]["shape"], shape) for shape in zip(*blocks, strict=True)]
     captured = environment.capture(0, {}, own_load=1, device=device)
-    grid = Grid(header, tuple(rows))
     lines = [
         "# Giving the last call's hidden states back to the next one",
         "",
@@ -156,7 +154,7 @@ def main(folder, names, device):
         f"{BLOCKS} processes of {SECONDS:g} s for each shape; in brackets 95 % intervals between them. Made "
         "by `make buffers` (bench/experiments/buffers.py).",
         "",
-        *("| " + " | ".join(cells) + " |" for cells in (grid.header, ["---"] * len(grid.header), *grid.rows)),
+        *("| " + " | ".join(cells) + " |" for cells in (header, ["---"] * len(header), *rows)),
     ]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / ("buffers.md" if device == "cpu" else f"buffers-{device}.md")).write_text(

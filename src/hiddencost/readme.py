@@ -42,7 +42,7 @@ def readme(run: Run, peers: Run, gpu: Run, ways: tuple[Recommendation, ...]) -> 
         questions=questions(Table(sound(run))),
         blocks=len(timing),
         minutes=round(seconds / 60),
-        gpu=listed(dict.fromkeys(one.gpu.partition(",")[0] for one in gpu.environments if one.gpu)),
+        gpu=listed(gpu.gpus),
         brought=brought_to_host(Table(sound(gpu))),
         beside=best_ways(Table(sound(peers)), PEERS_READ),
         ways=recommended_ways(ways),

@@ -200,6 +200,11 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     measurements: tuple[Measurement, ...]
     ending: Ending | None = None
 
+    @property
+    def gpus(self) -> tuple[str, ...]:
+        """The names of the GPUs that processes ran on, each once, without their memory and driver."""
+        return tuple(dict.fromkeys(one.gpu.partition(",")[0] for one in self.environments if one.gpu))
+
 
 class Metric(msgspec.Struct, frozen=True):
     """A metric: its name ends with its unit, `what` says how it is taken."""

@@ -26,14 +26,13 @@ class Copied:
 
 def copied(table: Table) -> list[Copied]:
     """Every way whose states were computed on a device and copied from there."""
+
+    def passes(case: Case, metric: str, plain: Triple) -> Triple | None:
+        copy = table.center(case, metric)
+        return over(copy, plain) if copy else None
+
     return [
-        Copied(
-            case,
-            plain[0],
-            _call(table, case),
-            _passes(table, case, TO_NUMPY),
-            _passes(table, case, TO_PINNED),
-        )
+        Copied(case, plain[0], _call(table, case), *(passes(case, to, plain) for to in (TO_NUMPY, TO_PINNED)))
         for case in in_order(table.cases(TO_NUMPY))
         if case.device != "cpu" and case.strategy != TWIN and (plain := table.center(case.group, "seconds"))
     ]
@@ -58,8 +57,3 @@ def _with_copy(table: Table, case: Case) -> Triple | None:
 def _call(table: Table, case: Case) -> Triple | None:
     compared = table.compare(case)
     return (compared.ratio, compared.low, compared.high) if compared else None
-
-
-def _passes(table: Table, case: Case, metric: str) -> Triple | None:
-    mine, one_pass = table.center(case, metric), table.center(case.group, "seconds")
-    return over(mine, one_pass) if mine and one_pass else None

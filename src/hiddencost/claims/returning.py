@@ -97,13 +97,12 @@ def always_return(table: Table) -> Answer:
             table, [pair for pair in memory if pair[0].examples is not None], HEAVY, "above"
         ),
     }
-    if on_devices := [case for case in table.cases("seconds") if case.device != "cpu"]:
+    if any(case.device != "cpu" for case in table.cases("seconds")):
         held = to_reference(table, "peak_device_bytes", "always_return_all", "all")
         brought = [
             finding(figure("", ratio, case), 1 + BIG, "above", FEW_BLOCKS if ratio[1] is None else "")
-            for case in in_order(on_devices)
-            if (case.strategy, case.points) == ("always_return_all", "all")
-            if (ratio := in_numpy(table, case))
+            for case, _ in times
+            if case.device != "cpu" and (ratio := in_numpy(table, case))
         ]
         aspects |= {"peak device memory": weighed(table, held, HEAVY, "above"), IN_NUMPY: brought}
     rule = f"heavy is a time above {1 + BIG:g} times, or a peak above {HEAVY:g} times the reference's"

@@ -17,7 +17,7 @@ from hiddencost import grid
 from hiddencost.errors import NotComparableError, UserError
 from hiddencost.gate.judging import Evidence, judge
 from hiddencost.gate.lookups import SLOPE_RATIO, SLOPED, slope_ratios
-from hiddencost.gate.missing import GONE, Reasons, missing, reasons
+from hiddencost.gate.missing import GONE, Reasons, failed, missing, reasons
 from hiddencost.gate.sides import exact
 from hiddencost.records import REFERENCE, SCHEMA_VERSION, TWIN, Case, Change, Environment, Run
 from hiddencost.stats import Table
@@ -79,11 +79,9 @@ def keep(run: Run, source: str) -> Baseline:
         raise UserError(
             f"{source}: not complete: `hiddencost run --resume {source}` measures what is missing"
         )
-    failed = [
-        f"{case} ({why})" for (case, _), why in reasons(run).items() if why and not why.startswith("skipped")
-    ]
-    if failed:
-        raise UserError(f"{source}: {len(failed)} failed, and no later run could be compared: {failed[0]}")
+    bad = [f"{case} ({why})" for (case, _), why in reasons(run).items() if failed(why)]
+    if bad:
+        raise UserError(f"{source}: {len(bad)} failed, and no later run could be compared: {bad[0]}")
     kept = tuple(_travelling(run))
     if not kept:
         raise UserError(f"{source}: measured nothing that a gate compares")

@@ -31,16 +31,20 @@ def reasons(run: Run) -> Reasons:
     return found
 
 
+def failed(reason: str) -> bool:
+    """Whether a reason (see `reasons`) tells of a failure: what is skipped has not failed."""
+    return bool(reason) and not reason.startswith("skipped")
+
+
 def missing(before: Reasons, after: Reasons) -> Iterator[Change]:
     """A change `missing` for each that failed after, is gone, or failed before in any block, which the reason
     then says. What is skipped, before as well as after, is not missed."""
     for (case, metric), reason in after.items():
         earlier = before.get((case, metric), "")
-        if reason.startswith("skipped") and (earlier.startswith("skipped") or (case, metric) not in before):
-            continue
-        if earlier and not earlier.startswith("skipped") and (not reason or OTHER_SIDE in reason):
+        if failed(earlier) and (not reason or OTHER_SIDE in reason):
             reason = f"before: {earlier}"
-        if reason:
+        skipped = reason.startswith("skipped") and before.get((case, metric), reason).startswith("skipped")
+        if reason and not skipped:
             yield Change(case=case, metric=metric, word="missing", reason=reason)
     for (case, metric), reason in before.items():
         if (case, metric) not in after and not reason.startswith("skipped"):

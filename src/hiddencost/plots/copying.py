@@ -33,7 +33,9 @@ def copying(table: Table) -> Figure | None:
     if not found:
         return None
     names = [_name(one) for one in found]
-    sheet = parts.Sheet(_title(found), _scope(table, found), TOP + ROW * len(found) + AXIS, CAPTION)
+    devices = listed(dict.fromkeys(style.plain(one.case.device) for one in found))
+    scope = f"All hidden states, on {devices}{_named(table)}; batch × length"
+    sheet = parts.Sheet(_title(found, devices), scope, TOP + ROW * len(found) + AXIS, CAPTION)
     left = parts.EDGE + 0.1 + max(map(parts.text_width, names))
     ax = sheet.axes(left, TOP, parts.WIDTH - left - 0.05 - VALUES, ROW * len(found))
     parts.rows(ax, [Row(str(one.case), "", "") for one in found], names)
@@ -88,22 +90,14 @@ def _name(one: Copied) -> str:
     return f"{what}: {program} ({style.seconds(one.plain_seconds)})"
 
 
-def _scope(table: Table, found: Sequence[Copied]) -> str:
-    devices = listed(dict.fromkeys(style.plain(one.case.device) for one in found))
-    return f"All hidden states, on {devices}{_named(table)}; batch × length"
-
-
 def _named(table: Table) -> str:
     """The names of the devices, as their driver tells them."""
-    names = dict.fromkeys(
-        style.plain(one.gpu.partition(",")[0], 40) for one in table.run.environments if one.gpu
-    )
+    names = [style.plain(name, 40) for name in table.run.gpus]
     return f" ({listed(names)})" if names else ""
 
 
-def _title(found: Sequence[Copied]) -> str:
+def _title(found: Sequence[Copied], devices: str) -> str:
     """What computing all hidden states takes, and what having them in NumPy takes on top."""
-    devices = listed(dict.fromkeys(style.plain(one.case.device) for one in found))
     calls = [one.call[0] for one in found if one.call]
     copies = [one.to_numpy[0] for one in found if one.to_numpy]
     computing = f"computing all hidden states takes {style.ratios(calls)} of a plain pass; " if calls else ""
