@@ -5,7 +5,7 @@ READY := .venv/.ready
 
 .DEFAULT_GOAL := help
 .PHONY: help bench bench-backends bench-peers bench-gpu bench-freed points-all example venv-jax venv-torch quick gate \
-  baseline test test-backends test-slow mutants lint pairing streaming buffers page-speed calibrate readme reference reference-backends reference-peers \
+  baseline test test-backends test-slow mutants lint pairing streaming buffers torch-compile page-speed calibrate readme reference reference-backends reference-peers \
   reference-freed reference-points clean
 
 help:  ## show this list
@@ -133,6 +133,9 @@ streaming: $(READY)  ## memory of `hiddencost extract` over 100,000 lines, besid
 
 buffers: $(BACKENDS)  ## does giving the last call's hidden states back help? (reports/experiments/)
 	$(BIN)/python bench/experiments/buffers.py reports/experiments
+
+torch-compile: $(BACKENDS)  ## what torch.compile makes of a Keras model, and of its exported graph (reports/experiments/)
+	$(BIN)/python bench/experiments/torch_compile.py reports/experiments
 
 page-speed: $(READY)  ## how fast the page opens and filters in a browser (reports/experiments/)
 	$(BIN)/python bench/experiments/page.py reports/experiments

@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
-from on_backend import BACKEND, COMPILED
+from on_backend import BACKEND, COMPILED, MODES
 
 import hiddencost
 from hiddencost import backends, recommended
 from hiddencost.errors import UserError
+from hiddencost.grid import COMPILED_MODES
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,7 @@ def states_of(bert, **options):
 
 
 @pytest.mark.parametrize("strategy", ["auto", *recommended.BETWEEN])
-@pytest.mark.parametrize("mode", ["auto", "eager", COMPILED])
+@pytest.mark.parametrize("mode", ["auto", "eager", *(mode for mode in MODES if mode in COMPILED_MODES)])
 def test_states_by_name_are_those_of_a_sub_model(bert, mode, strategy):
     import keras
 
@@ -37,6 +38,21 @@ def test_states_by_name_are_those_of_a_sub_model(bert, mode, strategy):
     right = keras.Model(model.inputs, [points["block_1"].tensor, points["embeddings"].tensor])(inputs)
     for one, other in zip(found.values(), right, strict=True):
         np.testing.assert_allclose(array(one), array(other), atol=2e-5)
+
+
+@pytest.mark.parametrize("mode", [mode for mode in MODES if mode in ("graph", "jit", "export")])
+def test_a_batch_of_another_shape_is_read_too(process, tiny, mode):
+    """torch.export records a graph for one shape: another shape gets a graph of its own."""
+    import keras
+
+    loaded, points = tiny
+    read = hiddencost.extractor(loaded.model, "block_0", mode=mode)
+    right = keras.Model(loaded.model.inputs, points["block_0"].tensor)
+    for rows, length in ((2, 16), (3, 8), (2, 16)):
+        inputs = loaded.inputs(rows, length)
+        found = array(read(inputs)["block_0"])
+        assert found.shape == (rows, length, 128)
+        np.testing.assert_allclose(found, array(right(inputs)), atol=2e-5)
 
 
 def test_auto_takes_what_the_reference_runs_recommend(bert, process, monkeypatch):

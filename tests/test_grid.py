@@ -318,7 +318,7 @@ def test_a_wrong_grid_gives_one_clear_line(old, new, line):
         ("[lookup]\nlayers=[9]\npositions=[2.0]", "[lookup] positions = [2.0]: shares between 0 and 1"),
         (
             '[growth]\nmodel=["bert_tiny"]\nmode=["predict"]\nbatch=1\nlength=9\ncalls=5',
-            "unknown mode 'predict' in [growth]; one of: eager, graph, xla, jit, compile",
+            "unknown mode 'predict' in [growth]; one of: eager, graph, xla, jit, compile, export",
         ),
         (
             '[dataset]\nmodel=["minilm"]\nbatch=1\nlength=9\nexamples=[]',

@@ -82,7 +82,7 @@ def test_each_backend_is_planned_with_its_own_ways_and_all_share_their_blocks():
     assert ways["jax"] == ways["torch"] == {REFERENCE, TWIN, "functional_submodel"}
     assert ways["nnsight"] == {REFERENCE, TWIN, "trace", "trace_stopped"}
     modes = {job.backend: {task.case.mode for task in job.tasks} for job in jobs}
-    assert (modes["jax"], modes["tensorflow"], modes["torch"]) == ({"jit"}, {"xla"}, {"eager", "compile"})
+    assert (modes["jax"], modes["tensorflow"], modes["torch"]) == ({"jit"}, {"xla"}, {"eager", "export"})
     assert len({job.rotates(task.case) for job in jobs for task in job.tasks}) == 4  # shapes
 
 

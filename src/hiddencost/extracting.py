@@ -83,7 +83,8 @@ def extractor(
     strategy: `functional_submodel`, Keras's own run of a sub-model that ends at the points;
     `functional_freed`, the same graph with each tensor dropped after its last use; `auto`: what the reference
     runs recommend for the backend and mode (`recommended.shipped()`). mode: how the backend runs it
-    (`grid.MODES`); `auto`: compiled by TensorFlow and JAX, eager on torch.
+    (`grid.MODES`); `auto`: compiled by TensorFlow and JAX, eager on torch, where `export` compiles the whole
+    graph in one piece, some seconds for each shape.
 
     Raises UserError for a model without hidden states, and for points, a reduction, a strategy or a mode that
     are not known.

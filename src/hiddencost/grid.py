@@ -22,7 +22,7 @@ from hiddencost.records import OUTPUT, REFERENCE, SINGLE_BLOCK, TWIN, Case, Head
 MODES = {
     "tensorflow": ("eager", "graph", "xla", "predict", "train"),
     "jax": ("eager", "jit", "predict", "train"),
-    "torch": ("eager", "eager_grad", "compile", "predict", "train"),
+    "torch": ("eager", "eager_grad", "compile", "export", "predict", "train"),
     "transformers": ("eager", "compile"),
     "nnsight": ("eager",),
     "transformer_lens": ("eager",),
@@ -40,7 +40,7 @@ PEERS = {
     "transformer_lens": ("run_with_cache", "stop_at_layer"),
 }
 """The ways of each peer: another library that reads hidden states out of the same weights."""
-COMPILED_MODES = ("graph", "xla", "jit", "compile")
+COMPILED_MODES = ("graph", "xla", "jit", "compile", "export")
 ALL_MODES = tuple(dict.fromkeys(mode for modes in MODES.values() for mode in modes))
 MEMORY_MODES = tuple(mode for mode in ALL_MODES if mode != "predict")
 GROWTH_MODES = ("eager", *COMPILED_MODES)

@@ -1,5 +1,6 @@
-"""torch: `eager` and `compile` (inductor) without gradients; `eager_grad`, the bare call, which records the
-graph that a backward pass would need; `train`, with the backward pass."""
+"""torch: `eager`, `compile` (torch.compile with inductor) and `export` (torch.export's graph, compiled so)
+without gradients; `eager_grad`, the bare call, which records the graph that a backward pass would need;
+`train`, with the backward pass."""
 
 from __future__ import annotations
 
@@ -71,14 +72,17 @@ class Torch(Backend):
             variables = [variable.value for variable in model.trainable_variables]
             return lambda *arguments: torch.autograd.grad(run(*arguments), variables, materialize_grads=True)
         inner = run
-        if mode == "compile":
+        if mode != "eager":
             inductor = torch._dynamo.lookup_backend("inductor")
 
             def counted(graph: Any, examples: Any) -> Any:
                 traced()
                 return inductor(graph, examples)
 
-            inner = torch.compile(run, backend=counted, dynamic=False)
+            def compiled(what: Callable[..., Any]) -> Any:
+                return torch.compile(what, backend=counted, dynamic=False)
+
+            inner = compiled(run) if mode == "compile" else _exported(run, model, compiled)
 
         def without_gradients(*arguments: Any) -> Any:
             with torch.no_grad():
@@ -107,3 +111,32 @@ class Torch(Backend):
         if host.dtype == torch.bfloat16:  # which NumPy has from elsewhere
             return host.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
         return host.numpy()
+
+
+def _exported(
+    run: Callable[..., Any], model: Any, compiled: Callable[[Callable[..., Any]], Any]
+) -> Callable[..., Any]:
+    """The same function with its whole graph recorded first, once for each shape of its arguments, then
+    compiled in one piece. (torch.compile by itself takes a Keras model apart into dozens of graphs, with
+    Python between them: reports/experiments/torch-compile.md.)"""
+    import keras
+    import torch
+
+    class Whole(torch.nn.Module):  # type: ignore[misc,unused-ignore]
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model  # whose weights are the program's
+
+        def forward(self, *arguments: Any) -> Any:
+            return run(*arguments)
+
+    programs: dict[tuple[Any, ...], Callable[..., Any]] = {}
+
+    def call(*arguments: Any) -> Any:
+        shapes = tuple((leaf.shape, leaf.dtype) for leaf in keras.tree.flatten(arguments))
+        if shapes not in programs:
+            program = torch.export.export(Whole(), arguments, strict=False)
+            programs[shapes] = compiled(program.module())
+        return programs[shapes](*arguments)
+
+    return call

@@ -10,9 +10,9 @@ from typing import NamedTuple
 from hiddencost.records import REFERENCE, Case
 from hiddencost.stats import RESOLVED, Table
 
-MODES = ("graph", "jit", "compile", "xla", "eager", "predict")
+MODES = ("graph", "jit", "export", "compile", "xla", "eager", "predict")
 """Which mode a title speaks of, when it can choose."""
-SHOWN = ("eager", "eager_grad", "graph", "xla", "jit", "compile", "predict", "train")
+SHOWN = ("eager", "eager_grad", "graph", "xla", "jit", "compile", "export", "predict", "train")
 """The order in which panels of modes stand."""
 
 

@@ -107,7 +107,7 @@ def _axis(
     "Backends: tensorflow, jax, torch; or peers: transformers, nnsight, transformer_lens",
 )
 @_axis("--device", "device", "Devices: cpu, gpu")
-@_axis("--mode", "mode", "Modes: eager, graph, xla, jit, compile, predict")
+@_axis("--mode", "mode", "Modes: eager, graph, xla, jit, compile, export, predict")
 @_axis("--batch", "batch", "Batch sizes", int)
 @_axis("--seq", "length", "Sequence lengths", int)
 @_axis("--dtype", "dtype", "Number formats: float32, bfloat16, mixed_bfloat16")

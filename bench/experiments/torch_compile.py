@@ -1,0 +1,170 @@
+"""What does torch.compile make of a Keras model, and what where its graph is exported first?
+
+    python bench/experiments/torch_compile.py FOLDER
+
+torch.compile reads Python, and where it cannot follow it ends a graph, lets Python go on, and begins another;
+the same function compiled more often than `recompile_limit` (8) runs as it stands from then on. Each way of
+compiling (as a user would; with that limit raised; torch.export's graph) has processes of its own, in which
+it takes turns with the eager call. Told are the graphs, the functions that were given up, the first call, and
+the time against eager. Writes FOLDER/torch-compile.md.
+"""
+
+import argparse
+import gc
+import json
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from hiddencost import backends, environment, measure, stats
+from hiddencost.formatting import quantity
+from hiddencost.grid import Time
+from hiddencost.records import REFERENCE, Case
+
+BLOCKS, SECONDS, RAISED = 3, 5.0, 256
+PLACES = (("minilm", 1, 16), ("minilm_fused", 4, 512))
+WAYS = {
+    "compile": "torch.compile(model)",
+    "raised": f"the same, recompile_limit = {RAISED}",
+    "export": "torch.export, then torch.compile",
+}
+
+
+class GivenUp(logging.Handler):
+    """Counts the functions that torch says it will not compile again."""
+
+    functions = 0
+
+    def emit(self, record):
+        self.functions += "hit config.recompile_limit" in record.getMessage()
+
+
+def block(way, place, number):
+    """One process: the graphs, the first call, and the effect of a way beside the eager call."""
+    backends.start("torch", 1)
+    import torch
+
+    given_up = GivenUp()
+    logging.getLogger("torch._dynamo.convert_frame").addHandler(given_up)
+    if way == "raised":
+        torch._dynamo.config.recompile_limit = RAISED
+        torch._dynamo.config.accumulated_recompile_limit = 16 * RAISED
+    process = measure.Process(number, 1, Time())
+    model, batch, length = PLACES[place]
+    case = Case(model=model, strategy=REFERENCE, points="output", backend="torch", batch=batch, length=length)
+    placed = backends.place(process.inputs(case), "eager", batch)
+    eager = process.compiled(case)[1]
+    run = process.compiled(case.with_(mode="export" if way == "export" else "compile"))[1]
+    expected = eager(placed)
+    began = time.perf_counter()
+    run(placed)
+    first = time.perf_counter() - began
+    for _ in range(3):  # it may compile for a second call once more
+        found = run(placed)
+    least = min(
+        float((mine - theirs).abs().max() < 2e-4)
+        for mine, theirs in zip(backends.tensors(found), backends.tensors(expected), strict=True)
+    )
+    assert least == 1.0, "values differ"
+    del expected, found
+    graphs = run.traces
+    calls = {"eager": eager, way: run}
+    generator = np.random.default_rng(number)
+    names, seconds = [], []
+    gc.collect()
+    gc.disable()
+    end = time.perf_counter() + SECONDS
+    while time.perf_counter() < end:
+        for name in generator.permutation(list(calls)):
+            began = time.perf_counter()
+            calls[name](placed)
+            seconds.append(time.perf_counter() - began)
+            names.append(str(name))
+    gc.enable()
+    assert run.traces == graphs, "it compiled while it was timed"
+    effects, _ = stats.effects(names, np.log(seconds))
+    median = float(np.median([s for name, s in zip(names, seconds, strict=True) if name == "eager"]))
+    print(
+        json.dumps(
+            {
+                "graphs": graphs,
+                "given_up": given_up.functions,
+                "first": first,
+                "effect": effects[way] - effects["eager"],
+                "eager": median,
+            }
+        )
+    )
+
+
+def row(way, place, blocks):
+    """A line of the table. The first process found nothing compiled on disk, the later ones did."""
+    model, batch, length = PLACES[place]
+    return (
+        f"{model} {batch}x{length}", WAYS[way],
+        ", ".join(dict.fromkeys(str(b["graphs"]) for b in blocks)),
+        ", ".join(dict.fromkeys(str(b["given_up"]) for b in blocks)),
+        quantity(blocks[0]["first"], unit="s"),
+        quantity(*map(np.exp, stats.t_interval([b["effect"] for b in blocks]))),
+        quantity(*stats.interval([b["eager"] for b in blocks]), unit="s"),
+    )  # fmt: skip
+
+
+def main(folder):
+    header = ("model", "compiled by", "graphs", "functions given up", "first call", "time / eager", "eager")
+    rows = []
+    for place in range(len(PLACES)):
+        for way in WAYS:
+            with tempfile.TemporaryDirectory() as cache:
+                command = [sys.executable, __file__, str(folder), "--way", way, "--place", str(place)]
+                blocks = [
+                    json.loads(
+                        subprocess.run(
+                            [*command, "--block", str(number)],
+                            check=True,
+                            stdout=subprocess.PIPE,
+                            text=True,
+                            env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": cache},
+                        ).stdout.splitlines()[-1]
+                    )
+                    for number in range(BLOCKS)
+                ]
+            rows.append(row(way, place, blocks))
+    captured = environment.capture(0, {}, own_load=1)
+    versions = ", ".join(f"{name} {captured.versions[name]}" for name in ("torch", "keras", "keras-hub"))
+    lines = [
+        "# What torch.compile makes of a Keras model",
+        "",
+        f"The plain forward pass, float32, without gradients, 1 thread on {captured.processor}, {versions}; "
+        f"{BLOCKS} processes of {SECONDS:g} s for each line; in brackets 95 % intervals between them. Made "
+        "by `make torch-compile` (bench/experiments/torch_compile.py).",
+        "",
+        *("| " + " | ".join(cells) + " |" for cells in (header, ["---"] * len(header), *rows)),
+        "",
+        "A function given up runs as it stands, uncompiled, from the ninth variant on; Keras's layers share "
+        "their functions, so a model of a few blocks gets there. Keras's users meet both: "
+        "[keras#21851](https://github.com/keras-team/keras/issues/21851), "
+        "[keras#23327](https://github.com/keras-team/keras/pull/23327).",
+    ]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "torch-compile.md").write_text("\n".join(lines) + "\n")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--way", choices=WAYS)
+    parser.add_argument("--place", type=int)
+    parser.add_argument("--block", type=int)
+    given = parser.parse_args()
+    if given.block is None:
+        main(given.folder)
+    else:
+        block(given.way, given.place, given.block)
