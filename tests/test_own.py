@@ -194,3 +194,10 @@ def test_one_stack_of_several_is_named_after_the_model(mine, process):
     assert [point.name for point in states] == ["embeddings", "block_0", "block_1"]
     with pytest.raises(UserError, match="unknown stack 'mian'; did you mean 'main'"):
         process.of(Case(model="bert_tiny#mian", strategy=REFERENCE))
+
+
+@pytest.mark.parametrize("name", ["preset:bert_base_en", "keras_hub:bert_base_en", "keras_nlp:bert_base_en"])
+def test_a_preset_by_its_name_is_no_module(name):
+    assert own.is_own(name)  # by its looks
+    assert models.find(name).is_preset
+    models.check(name)  # only loading it can tell more

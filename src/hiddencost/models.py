@@ -33,16 +33,22 @@ VOCABULARY = 30522
 @dataclass(frozen=True)
 class ModelSpec:
     """A model that can be named. load: dtype policy -> the Keras model, weights in it, or that and its
-    inputs (see `given_inputs`). tokenizer: the folder or preset whose tokenizer makes the inputs; without one
+    inputs (see `given_inputs`); where the model is a KerasHub backbone, changes to its configuration can be
+    given too. tokenizer: the folder or preset whose tokenizer makes the inputs; without one
     they are random. vocabulary: token ids are folded into this size."""
 
     name: str
     summary: str
     blocks: int | None
     max_length: int | None
-    load: Callable[[str], Any]
+    load: Callable[..., Any]
     tokenizer: Callable[[], str] = lambda: ""
     vocabulary: int | None = None
+
+    @property
+    def is_preset(self) -> bool:
+        """Whether it is a preset or a folder, `preset:bert_base_en`, of one's own choice."""
+        return self.name.startswith(SPELLINGS)
 
     @property
     def reads_text(self) -> bool:
@@ -73,20 +79,20 @@ def _backbone(preset: str, dtype: str, **changes: Any) -> Any:
     return keras_hub.models.Backbone.from_preset(preset, dtype=dtype, **changes)
 
 
-def _random(backbone: str, **sizes: Any) -> Callable[[str], Any]:
+def _random(backbone: str, **sizes: Any) -> Callable[..., Any]:
     """A KerasHub backbone, by its class, of these sizes with random weights, the same ones each time."""
 
-    def load(dtype: str) -> Any:
+    def load(dtype: str, load_weights: bool = True, **changes: Any) -> Any:
         import keras
         import keras_hub
 
         keras.utils.set_random_seed(358)
-        return getattr(keras_hub.models, backbone)(dtype=dtype, **sizes)
+        return getattr(keras_hub.models, backbone)(dtype=dtype, **{**sizes, **changes})
 
     return load
 
 
-def _random_bert(blocks: int, width: int, heads: int, vocabulary: int = VOCABULARY) -> Callable[[str], Any]:
+def _random_bert(blocks: int, width: int, heads: int, vocabulary: int = VOCABULARY) -> Callable[..., Any]:
     return _random(
         "BertBackbone",
         vocabulary_size=vocabulary,
@@ -98,13 +104,18 @@ def _random_bert(blocks: int, width: int, heads: int, vocabulary: int = VOCABULA
     )
 
 
-def _random_decoder(
-    blocks: int, width: int, heads: int, key_value_heads: int, intermediate: int
-) -> Callable[[str], Any]:
-    """Llama's, with BERT's vocabulary."""
+def decoder(
+    blocks: int,
+    width: int,
+    heads: int,
+    key_value_heads: int,
+    intermediate: int,
+    vocabulary: int = VOCABULARY,
+) -> Callable[..., Any]:
+    """Llama's, with BERT's vocabulary or one of another size."""
     return _random(
         "LlamaBackbone",
-        vocabulary_size=VOCABULARY,
+        vocabulary_size=vocabulary,
         num_layers=blocks,
         num_query_heads=heads,
         num_key_value_heads=key_value_heads,
@@ -148,7 +159,7 @@ MODELS = (
         "all-MiniLM-L6-v2, pretrained: 6 blocks, 384 wide (the default)",
         6,
         512,
-        lambda dtype: _backbone(_minilm_preset(), dtype),
+        lambda dtype, **changes: _backbone(_minilm_preset(), dtype, **changes),
         _minilm_preset,
     ),
     # Keras's attention is fused only where its layer has no dropout, which at inference does nothing anyway.
@@ -157,7 +168,7 @@ MODELS = (
         "the same, loaded with dropout=0.0: its attention is one fused operation",
         6,
         512,
-        lambda dtype: _backbone(_minilm_preset(), dtype, dropout=0.0),
+        lambda dtype, **changes: _backbone(_minilm_preset(), dtype, dropout=0.0, **changes),
         _minilm_preset,
     ),
     ModelSpec(
@@ -197,7 +208,7 @@ MODELS = (
         "a decoder of a billion parameters, random weights: 16 blocks, 2048 wide (Llama's)",
         16,
         None,
-        _random_decoder(16, 2048, 32, 8, 8192),
+        decoder(16, 2048, 32, 8, 8192),
         _minilm_preset,
     ),
     ModelSpec(
@@ -289,7 +300,7 @@ def find(name: str) -> ModelSpec:
             f"preset {preset}",
             _stated(preset, "num_layers", "num_hidden_layers", "n_layer"),
             _stated(preset, "max_sequence_length", "max_position_embeddings", "n_positions"),
-            lambda dtype: _backbone(preset, dtype),
+            lambda dtype, **changes: _backbone(preset, dtype, **changes),
             lambda: preset,
         )
     if own.is_own(name):
@@ -304,10 +315,10 @@ def find(name: str) -> ModelSpec:
 def check(name: str) -> None:
     """Raises UserError when the model cannot be loaded, as far as files tell without importing Keras."""
     spec = find(name)
-    folder = Path(spec.tokenizer())
-    if name.startswith(SPELLINGS) and _looks_local(spec.name):
-        _check_folder(folder)
-    if own.is_own(spec.name):
+    if spec.is_preset:
+        if _looks_local(spec.name):
+            _check_folder(Path(spec.tokenizer()))
+    elif own.is_own(spec.name):
         own.check(spec.name)
 
 

@@ -116,11 +116,11 @@ class Torch(Backend):
 def _exported(
     run: Callable[..., Any], model: Any, compiled: Callable[[Callable[..., Any]], Any]
 ) -> Callable[..., Any]:
-    """The same function with its whole graph recorded first, once for each shape of its arguments, then
-    compiled in one piece. (torch.compile by itself takes a Keras model apart into dozens of graphs, with
-    Python between them: reports/experiments/torch-compile.md.)"""
-    import keras
+    """The same function with its whole graph recorded first, once for each structure, shape and flag of its
+    arguments, then compiled in one piece. (torch.compile by itself takes a Keras model apart into dozens of
+    graphs, with Python between them: reports/experiments/torch-compile.md.)"""
     import torch
+    from torch.utils import _pytree
 
     class Whole(torch.nn.Module):  # type: ignore[misc,unused-ignore]
         def __init__(self) -> None:
@@ -133,10 +133,12 @@ def _exported(
     programs: dict[tuple[Any, ...], Callable[..., Any]] = {}
 
     def call(*arguments: Any) -> Any:
-        shapes = tuple((leaf.shape, leaf.dtype) for leaf in keras.tree.flatten(arguments))
-        if shapes not in programs:
+        leaves, structure = _pytree.tree_flatten(arguments)
+        kinds = (leaf if isinstance(leaf, bool) else (leaf.shape, leaf.dtype) for leaf in leaves)
+        key = (structure, *kinds)
+        if key not in programs:
             program = torch.export.export(Whole(), arguments, strict=False)
-            programs[shapes] = compiled(program.module())
-        return programs[shapes](*arguments)
+            programs[key] = compiled(program.module())
+        return programs[key](*arguments)
 
     return call
