@@ -27,7 +27,7 @@ from hiddencost.formatting import quantity
 from hiddencost.grid import Time
 from hiddencost.records import REFERENCE, Case
 
-BLOCKS, SECONDS, RAISED = 3, 5.0, 256
+BLOCKS, SECONDS, RAISED = 3, 3.0, 256
 PLACES = (("minilm", 1, 16), ("minilm_fused", 4, 512))
 WAYS = {
     "compile": "torch.compile(model)",
