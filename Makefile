@@ -5,8 +5,8 @@ READY := .venv/.ready
 
 .DEFAULT_GOAL := help
 .PHONY: help bench bench-backends bench-peers bench-gpu bench-freed points-all example venv-jax venv-torch quick gate \
-  baseline test test-backends test-slow mutants lint pairing streaming buffers torch-compile page-speed calibrate readme reference reference-backends reference-peers \
-  reference-freed reference-points clean
+  baseline test test-backends test-slow mutants lint pairing streaming buffers torch-compile forecast page-speed calibrate readme reference reference-backends reference-peers \
+  reference-freed reference-dataset reference-points clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -134,8 +134,11 @@ streaming: $(READY)  ## memory of `hiddencost extract` over 100,000 lines, besid
 buffers: $(BACKENDS)  ## does giving the last call's hidden states back help? (reports/experiments/)
 	$(BIN)/python bench/experiments/buffers.py reports/experiments
 
-torch-compile: $(BACKENDS)  ## what torch.compile makes of a Keras model, and of its exported graph (reports/experiments/)
+torch-compile: $(PEERS)  ## what torch.compile makes of a Keras model, and of its exported graph (reports/experiments/)
 	$(BIN)/python bench/experiments/torch_compile.py reports/experiments
+
+forecast: $(BACKENDS)  ## forecasts beside what the reference runs measured, and models up to 70B (reports/experiments/)
+	$(BIN)/python bench/experiments/forecast.py reports/experiments
 
 page-speed: $(READY)  ## how fast the page opens and filters in a browser (reports/experiments/)
 	$(BIN)/python bench/experiments/page.py reports/experiments
@@ -165,6 +168,10 @@ reference-freed: $(BACKENDS)  ## measure reports/reference-freed anew, and READM
 	rm -rf reports/reference-freed
 	$(BIN)/hiddencost run --grid freed --out reports/reference-freed
 	$(BIN)/python -m hiddencost.readme
+
+reference-dataset: $(READY)  ## measure reports/reference-dataset anew
+	rm -rf reports/reference-dataset
+	$(BIN)/hiddencost run --grid dataset --out reports/reference-dataset
 
 reference-points: $(BACKENDS)  ## look for the hidden states of every model anew: reports/reference-points
 	rm -rf reports/runs/reference-points

@@ -145,7 +145,7 @@ def test_a_backend_without_any_of_the_modes_is_left_out_and_none_at_all_is_refus
     assert {job.time.budget for job in grid.timed_jobs(two)} == {15}
     assert problem(THREE.replace('"tensorflow", "jax", ', "").replace(', "eager_grad"', "")) == (
         "grid g.toml: [forward] mode graph, jit: none that these backends have "
-        "(torch has eager, eager_grad, compile, predict, train)"
+        "(torch has eager, eager_grad, compile, export, predict, train)"
     )
 
 

@@ -4,34 +4,36 @@
 
 torch.compile reads Python, and where it cannot follow it ends a graph, lets Python go on, and begins another;
 the same function compiled more often than `recompile_limit` (8) runs as it stands from then on. Each way of
-compiling (as a user would; with that limit raised; torch.export's graph) has processes of its own, in which
-it takes turns with the eager call. Told are the graphs, the functions that were given up, the first call, and
-the time against eager. Writes FOLDER/torch-compile.md.
+compiling (as a user would; torch.export's graph) has processes of its own, in which it takes turns with the
+eager call, and with the plain pass of transformers, which runs on torch too. Told are the graphs, the
+functions that were given up, the first call, and the times. Writes FOLDER/torch-compile.md.
 """
 
 import argparse
 import gc
 import json
 import logging
+import math
 import os
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 
-from hiddencost import backends, environment, measure, stats
+from hiddencost import backends, environment, measure, peers, stats
 from hiddencost.formatting import quantity
 from hiddencost.grid import Time
 from hiddencost.records import REFERENCE, Case
 
-BLOCKS, SECONDS, RAISED = 3, 3.0, 256
-PLACES = (("minilm", 1, 16), ("minilm_fused", 4, 512))
+BLOCKS = 3
+PLACES = (("minilm_fused", 4, 512, 12.0), ("minilm_fused", 1, 16, 3.0))
+"""Model, batch, length, and seconds of calls."""
 WAYS = {
     "compile": "torch.compile(model)",
-    "raised": f"the same, recompile_limit = {RAISED}",
     "export": "torch.export, then torch.compile",
 }
 
@@ -52,15 +54,15 @@ def block(way, place, number):
 
     given_up = GivenUp()
     logging.getLogger("torch._dynamo.convert_frame").addHandler(given_up)
-    if way == "raised":
-        torch._dynamo.config.recompile_limit = RAISED
-        torch._dynamo.config.accumulated_recompile_limit = 16 * RAISED
     process = measure.Process(number, 1, Time())
-    model, batch, length = PLACES[place]
+    model, batch, length, enough = PLACES[place]
     case = Case(model=model, strategy=REFERENCE, points="output", backend="torch", batch=batch, length=length)
     placed = backends.place(process.inputs(case), "eager", batch)
     eager = process.compiled(case)[1]
-    run = process.compiled(case.with_(mode="export" if way == "export" else "compile"))[1]
+    run = process.compiled(case.with_(mode=way))[1]
+    half = process.compiled(case.with_(mode=way, strategy="functional_submodel", points="middle"))[1]
+    bert = peers.bert(process.of(case)[0].spec.tokenizer())
+    named = {peers.NAMES[name]: tensor.long() for name, tensor in placed.items()}
     expected = eager(placed)
     began = time.perf_counter()
     run(placed)
@@ -74,12 +76,22 @@ def block(way, place, number):
     assert least == 1.0, "values differ"
     del expected, found
     graphs = run.traces
-    calls = {"eager": eager, way: run}
+
+    def theirs(_):
+        with torch.no_grad():
+            return bert(**named)
+
+    calls = {"eager": eager, way: run, "transformers": theirs}
+    if way == "export":
+        calls["middle"] = half
+    for call in calls.values():
+        call(placed)
+        call(placed)
     generator = np.random.default_rng(number)
     names, seconds = [], []
     gc.collect()
     gc.disable()
-    end = time.perf_counter() + SECONDS
+    end = time.perf_counter() + enough
     while time.perf_counter() < end:
         for name in generator.permutation(list(calls)):
             began = time.perf_counter()
@@ -89,7 +101,7 @@ def block(way, place, number):
     gc.enable()
     assert run.traces == graphs, "it compiled while it was timed"
     effects, _ = stats.effects(names, np.log(seconds))
-    median = float(np.median([s for name, s in zip(names, seconds, strict=True) if name == "eager"]))
+    eager_seconds = median(s for name, s in zip(names, seconds, strict=True) if name == "eager")
     print(
         json.dumps(
             {
@@ -97,7 +109,9 @@ def block(way, place, number):
                 "given_up": given_up.functions,
                 "first": first,
                 "effect": effects[way] - effects["eager"],
-                "eager": median,
+                "beside": effects[way] - effects["transformers"],
+                "middle": effects["middle"] - effects["transformers"] if way == "export" else None,
+                "eager": eager_seconds,
             }
         )
     )
@@ -105,19 +119,25 @@ def block(way, place, number):
 
 def row(way, place, blocks):
     """A line of the table. The first process found nothing compiled on disk, the later ones did."""
-    model, batch, length = PLACES[place]
+    model, batch, length, _ = PLACES[place]
+
+    def ratio(name):
+        found = sorted(math.exp(b[name]) for b in blocks if b[name] is not None)
+        return f"{median(found):.3f} ({found[0]:.3f} to {found[-1]:.3f})" if found else "–"
+
     return (
         f"{model} {batch}x{length}", WAYS[way],
         ", ".join(dict.fromkeys(str(b["graphs"]) for b in blocks)),
         ", ".join(dict.fromkeys(str(b["given_up"]) for b in blocks)),
         quantity(blocks[0]["first"], unit="s"),
-        quantity(*map(np.exp, stats.t_interval([b["effect"] for b in blocks]))),
-        quantity(*stats.interval([b["eager"] for b in blocks]), unit="s"),
+        ratio("effect"), ratio("beside"), ratio("middle"),
+        quantity(median(b["eager"] for b in blocks), unit="s"),
     )  # fmt: skip
 
 
 def main(folder):
-    header = ("model", "compiled by", "graphs", "functions given up", "first call", "time / eager", "eager")
+    header = ("model", "compiled by", "graphs", "functions given up", "first call", "time / eager",
+              "time / transformers, eager", "middle / transformers, eager", "eager")  # fmt: skip
     rows = []
     for place in range(len(PLACES)):
         for way in WAYS:
@@ -142,7 +162,7 @@ def main(folder):
         "# What torch.compile makes of a Keras model",
         "",
         f"The plain forward pass, float32, without gradients, 1 thread on {captured.processor}, {versions}; "
-        f"{BLOCKS} processes of {SECONDS:g} s for each line; in brackets 95 % intervals between them. Made "
+        f"{BLOCKS} processes for each line; the median, in brackets the least and the largest. Made "
         "by `make torch-compile` (bench/experiments/torch_compile.py).",
         "",
         *("| " + " | ".join(cells) + " |" for cells in (header, ["---"] * len(header), *rows)),

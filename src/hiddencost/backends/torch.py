@@ -118,7 +118,7 @@ def _exported(
 ) -> Callable[..., Any]:
     """The same function with its whole graph recorded first, once for each structure, shape and flag of its
     arguments, then compiled in one piece. (torch.compile by itself takes a Keras model apart into dozens of
-    graphs, with Python between them: reports/experiments/torch-compile.md.)"""
+    graphs, with Python between them: see bench/experiments/torch_compile.py.)"""
     import torch
     from torch.utils import _pytree
 
