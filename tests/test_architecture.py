@@ -34,6 +34,7 @@ ORDER = (
     "strategies",
     "backends",
     "extracting",
+    "forecast",
     "streaming",
     "survey",
     "peers",

@@ -63,6 +63,12 @@ def test_every_strategy_gives_the_right_values_in_every_mode(other):
     passes(other, ["test_strategies.py"])
 
 
+def test_a_forecast_is_near_what_the_loaded_model_takes():
+    if not PYTHONS["jax"]:
+        pytest.skip("jax is not installed: make test-backends")
+    passes("jax", ["test_lowering.py"])
+
+
 def test_the_lines_to_paste_leave_the_hidden_states(other):
     passes(other, ["test_paste.py"])
 

@@ -23,6 +23,12 @@ class Step:
     call: Call
     frees: tuple[int, ...]
 
+    def alone(self, given: Sequence[Any]) -> Any:
+        """What its layer returns for values of the tensors that it takes, in order."""
+        taken = zip(self.call.arguments, given, strict=True)
+        args, kwargs = self.call.filled({id(tensor): value for (_, tensor), value in taken})
+        return self.call.operation(*args, **kwargs)
+
     def run(self, layer: Callable[..., Any], values: Values) -> None:
         """Calls the layer on what this step takes, keeps what it returns, drops what is used up."""
         args, kwargs = self.call.filled(values)

@@ -108,13 +108,7 @@ class Jax(Backend):
         """XLA's plan: exact, and the same at each compilation."""
         if not isinstance(compiled, _Jitted):
             return {}
-        program = compiled.jitted.lower(*compiled.given(arguments)).compile()
-        memory, cost = program.memory_analysis(), program.cost_analysis()
-        return {
-            "compiled_temp_bytes": memory.temp_size_in_bytes,
-            "compiled_output_bytes": memory.output_size_in_bytes,
-            "compiled_flops": cost["flops"],
-        }
+        return planned(compiled.jitted.lower(*compiled.given(arguments)).compile())
 
     def synchronize(self, tensors: Sequence[Any]) -> None:
         """Calls return before their work is done: dispatch is asynchronous."""
@@ -131,3 +125,13 @@ class Jax(Backend):
         import numpy as np
 
         return np.asarray(tensor)
+
+
+def planned(program: Any) -> dict[str, float]:
+    """What XLA has planned for a compiled program, by metric."""
+    memory, cost = program.memory_analysis(), program.cost_analysis()
+    return {
+        "compiled_temp_bytes": memory.temp_size_in_bytes,
+        "compiled_output_bytes": memory.output_size_in_bytes,
+        "compiled_flops": cost["flops"],
+    }

@@ -13,6 +13,7 @@ import click
 
 from hiddencost import __version__, formatting, grid, store
 from hiddencost.cli.extracting import extract
+from hiddencost.cli.forecasting import forecast
 from hiddencost.cli.gate import baseline, gate
 from hiddencost.cli.measuring import (
     REPORTS,
@@ -404,5 +405,5 @@ def _table(rows: Sequence[tuple[str, str]]) -> None:
     click.echo("\n".join(formatting.aligned(rows)))
 
 
-for command in (baseline, extract, gate, show):
+for command in (baseline, extract, forecast, gate, show):
     main.add_command(command)

@@ -1,0 +1,137 @@
+"""`hiddencost forecast`: what reading hidden states would cost where it cannot be measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from hiddencost import formatting, store
+from hiddencost.claims import sound
+from hiddencost.cli.measuring import silent
+from hiddencost.errors import UserError, nearest
+from hiddencost.formatting import NONE, quantity
+from hiddencost.grid import DTYPES
+from hiddencost.stats import Table
+
+if TYPE_CHECKING:
+    from hiddencost.forecast import Way
+    from hiddencost.forecast.pace import Pace
+
+
+@click.command()
+@click.option("--model", required=True, help="A model's name, llama3_8b, llama3_70b, or preset:FOLDER.")
+@click.option("--batch", required=True, type=int, help="Texts in a call.")
+@click.option("--seq", "length", required=True, type=int, help="Tokens of each.")
+@click.option(
+    "--points", default="last_four", show_default=True, help="Hidden states: last, all, block_3, -4:, block_*"
+)
+@click.option("--dtype", default="bfloat16", show_default=True, help="Number format of weights and states.")
+@click.option("--device", help="An accelerator: its memory, and its link to the host (h100, h200, l4 ...).")
+@click.option("--memory", help="How much memory there is, as 80GB or 24GiB [default: the device's].")
+@click.option(
+    "--run",
+    "run_folder",
+    type=click.Path(path_type=Path),
+    help="A run of this machine with JAX's jit at three shapes or more: tells how long a call takes.",
+)
+def forecast(
+    model: str,
+    batch: int,
+    length: int,
+    points: str,
+    dtype: str,
+    device: str | None,
+    memory: str | None,
+    run_folder: Path | None,
+) -> None:
+    """What each way to read hidden states would take on a model that this machine cannot hold.
+
+    Needs JAX, whose compiler plans programs of a few blocks without running them; the whole model follows
+    from these, since blocks are alike. No weight is loaded or made: a preset's configuration is enough.
+
+    \b
+    hiddencost forecast --model llama3_70b --batch 32 --seq 4096 --points all --device h200
+    """
+    from hiddencost import backends
+    from hiddencost.forecast import shapes
+
+    if batch < 1 or length < 1:
+        raise UserError(f"--batch {batch} --seq {length}: at least 1")
+    if dtype not in DTYPES:
+        raise UserError(f"--dtype {dtype}{nearest(dtype, DTYPES)}")
+    spec = shapes.find(model)
+    if spec.max_length and length > spec.max_length:
+        raise UserError(f"--seq {length}: {model} takes at most {spec.max_length} tokens")
+    on = shapes.device(device) if device else None
+    known = Table(sound(store.read(run_folder))) if run_folder else None
+    room = shapes.size_bytes(memory) if memory else on.memory_bytes if on else None
+    backends.check("jax")
+    with silent():
+        backends.start("jax", 1)
+    from hiddencost.forecast import CHECKED, DEPTHS, forecast
+    from hiddencost.forecast.lowering import Shapes
+
+    with silent():
+        found = forecast(Shapes(model, dtype, fused=bool(on)), points, batch, length)
+        pace = _pace(known) if known else None
+    states = f"{found.points} hidden state{'s' * (found.points > 1)}"
+    click.echo(
+        f"{model}, {dtype}, {batch} x {length:,}: {states} of {found.blocks} blocks; weights "
+        f"{quantity(found.weights_bytes, unit='B')}"
+        + (f"; {quantity(room, unit='B')} of memory" if room else "")
+    )
+    header = ("way", "mode", "payload", "live-set floor", "peak", "with weights", "passes")
+    rows = [
+        (
+            *header,
+            *(["fits"] if room else []),
+            *(["to the host"] if on else []),
+            *(["time here"] if pace else []),
+        ),
+        *(
+            (
+                *(way.strategy, way.mode, quantity(way.payload_bytes, unit="B")),
+                *(quantity(size, unit="B") for size in (way.floor_bytes, way.peak_bytes)),
+                quantity(way.peak_bytes + found.weights_bytes, unit="B"),
+                quantity(way.passes),
+                *(["yes" if found.fits(way, room) else "no"] if room else []),
+                *([_copied(way.payload_bytes, on.link_bytes)] if on else []),
+                *([_taken(pace, way)] if pace else []),
+            )
+            for way in found.ways
+        ),
+    ]
+    click.echo("\n".join(formatting.aligned(rows)))
+    click.echo(
+        "\nWeights, payload and what eager calls keep are counted from shapes. Peaks under jit, and passes "
+        "(operations, in plain forward passes), are XLA's plans for a CPU, "
+        + "with attention as one operation where Keras leaves it to JAX, as a GPU has it, "
+        * bool(on)
+        + f"a line through {DEPTHS[0]} and {DEPTHS[1]} blocks, which misses {CHECKED} blocks by "
+        f"{found.missed:.2%}. In eager a block's working set is what its operations hold on JAX, one by one."
+        + " To the host: payload / the link's rate, at best." * bool(on)
+        + (
+            f" Time here: fitted to {run_folder}, whose shapes it misses by {pace.median_error:.0%} (median) "
+            "where they are left out of the fit."
+            if pace
+            else ""
+        )
+    )
+
+
+def _copied(payload_bytes: float, link_bytes: float) -> str:
+    return quantity(payload_bytes / link_bytes, unit="s") if payload_bytes else NONE
+
+
+def _pace(table: Table) -> Pace:
+    """How fast the machine of a run computes, compiled by JAX."""
+    from hiddencost.forecast.pace import pace, timed
+    from hiddencost.forecast.works import Works
+
+    return pace(timed(table, "jax", "jit", "cpu", Works().of))
+
+
+def _taken(pace: Pace, way: Way) -> str:
+    return quantity(*pace.interval(way.work), unit="s") if way.mode == "jit" else NONE

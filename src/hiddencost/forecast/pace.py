@@ -1,0 +1,88 @@
+"""How fast a machine computes, from a run that was made on it: seconds from operations and bytes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.optimize
+import scipy.stats
+
+from hiddencost.errors import UserError
+from hiddencost.forecast import Work
+from hiddencost.records import OUTPUT, REFERENCE, Case
+from hiddencost.stats import CONFIDENCE, Table
+
+READ = (REFERENCE, "functional_submodel", "always_return_all")
+"""The ways whose work is known."""
+FEWEST = 3
+"""Shapes that a fit needs."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """seconds = at_rest + flops x per_flop + bytes x per_byte. errors: the log of forecast over measured of
+    each case, where its shape was left out of the fit."""
+
+    at_rest: float
+    per_flop: float
+    per_byte: float
+    errors: tuple[float, ...] = ()
+
+    def seconds(self, work: Work) -> float:
+        """Of one call."""
+        return self.at_rest + work.flops * self.per_flop + work.accessed_bytes * self.per_byte
+
+    def interval(self, work: Work) -> tuple[float, float, float]:
+        """The same with the ends of the interval in which a new shape lies, as far as those left out tell."""
+        spread = math.sqrt(float(np.mean(np.square(self.errors))))
+        half = spread * float(scipy.stats.t.ppf((1 + CONFIDENCE) / 2, len(self.errors) - 1))
+        center = self.seconds(work)
+        return center, center * math.exp(-half), center * math.exp(half)
+
+    @property
+    def median_error(self) -> float:
+        """The median size of the errors, as a share."""
+        return math.expm1(float(np.median(np.abs(self.errors))))
+
+
+def fitted(samples: Sequence[tuple[Work, float]]) -> Pace:
+    """The least squares of relative errors, with no negative part (scipy.optimize.nnls)."""
+    rows = np.array([[1.0, work.flops, work.accessed_bytes] for work, _ in samples])
+    seconds = np.array([taken for _, taken in samples])
+    scales = rows.max(axis=0)
+    found, _ = scipy.optimize.nnls(rows / scales / seconds[:, None], np.ones(len(seconds)))
+    at_rest, per_flop, per_byte = (float(part) for part in found / scales)
+    return Pace(at_rest, per_flop, per_byte)
+
+
+def pace(samples: Mapping[Hashable, Sequence[tuple[Work, float]]]) -> Pace:
+    """The fit to the samples of all shapes, with its errors for each shape that is left out. Raises UserError
+    for fewer than FEWEST shapes."""
+    if len(samples) < FEWEST:
+        raise UserError(f"{len(samples)} shapes of it are timed: a fit needs {FEWEST}")
+    errors = []
+    for left_out, mine in samples.items():
+        others = fitted([one for shape, some in samples.items() if shape != left_out for one in some])
+        errors += [math.log(others.seconds(work) / taken) for work, taken in mine]
+    whole = fitted([one for some in samples.values() for one in some])
+    return Pace(whole.at_rest, whole.per_flop, whole.per_byte, tuple(errors))
+
+
+def timed(
+    table: Table, backend: str, mode: str, device: str, work_of: Callable[[Case], Work | None]
+) -> dict[Hashable, list[tuple[Work, float]]]:
+    """Work and seconds of every case of a run on a backend, in a mode, whose work is known, by model and
+    shape."""
+    found: dict[Hashable, list[tuple[Work, float]]] = {}
+    for case in table.cases("seconds", backend=backend, mode=mode, device=device, reduction="none"):
+        whole = case.points == OUTPUT and case.strategy != REFERENCE
+        center = table.center(case, "seconds")
+        if case.strategy not in READ or whole or center is None:
+            continue
+        work = work_of(case)
+        if work:
+            found.setdefault((case.model, case.dtype, case.batch, case.length), []).append((work, center[0]))
+    return found

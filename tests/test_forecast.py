@@ -1,0 +1,267 @@
+"""A forecast: lines through programs of few blocks, checked by one more. The programs here are made by hand;
+test_lowering.py has real ones."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+from test_claims import run_of
+from test_cli import call, refused
+
+from hiddencost import forecast as forecasts
+from hiddencost.errors import UserError
+from hiddencost.forecast import Forecast, Way, Work, forecast, line
+from hiddencost.forecast.lowering import Program
+from hiddencost.forecast.pace import fitted, pace, timed
+from hiddencost.forecast.shapes import SHAPES, device, find, size_bytes
+from hiddencost.records import OUTPUT, REFERENCE, TWIN, Case, Measurement
+from hiddencost.stats import Table
+
+MIB, NO_WORK = 2**20, Work(0, 0)
+
+
+class Made:
+    """Ten blocks of 7 flops each, and 3 that lie elsewhere in the model; a state of 4 MiB; a program's work
+    takes 20 MiB. bent: flops that a model of five blocks has too many."""
+
+    name, weights_bytes = "made", 100 * MIB
+
+    def __init__(self, bent=0.0):
+        self.bent = bent
+        self.points = [SimpleNamespace(name=f"block_{i}", index=i) for i in range(10)]
+
+    def of(self):
+        return None, SimpleNamespace(blocks=self.points)
+
+    def selected(self, selection):
+        ends = {"embeddings": -1, "middle": 4, "last": 9}
+        found = {"all": self.points, "two": self.points[4:6], OUTPUT: []}
+        found["final_norm"] = [SimpleNamespace(name="final_norm", index=10)]
+        found |= {name: [SimpleNamespace(name=name, index=index)] for name, index in ends.items()}
+        return found[selection]
+
+    def payload_bytes(self, selection, rows, length):
+        return len(self.selected(selection)) * 4 * MIB
+
+    def kept_bytes(self, selection, rows, length):
+        kept = {"all": 40, "middle": 20, "two": 24, "last": 40, "final_norm": 44, OUTPUT: 41}
+        return kept[selection] * MIB
+
+    def program(self, selection, rows, length, blocks):
+        states = {"all": blocks, "last": 1, "final_norm": 1, OUTPUT: 1}[selection]
+        flops = 7.0 * blocks + 3.0 * (selection in (OUTPUT, "final_norm")) + self.bent * (blocks == 5)
+        return Program(20 * MIB + (selection == "all") * MIB, states * 4 * MIB, flops, 2 * flops)
+
+    def block(self, rows, length):
+        return Program(18 * MIB, 4 * MIB, 7.0, 14.0), 30 * MIB
+
+
+def ways(found):
+    return {(way.strategy, way.mode): way for way in found.ways}
+
+
+def test_a_line_goes_through_two_programs_and_is_checked_by_a_third():
+    programs = {2: Program(0, 0, 17, 0), 3: Program(0, 0, 24, 0), 5: Program(0, 0, 40, 0)}
+    found = line(programs, lambda program: program.flops)
+    assert (found.at_none, found.each, found.at(10)) == (3, 7, 73)
+    assert found.missed == 2 / 40
+    assert line(programs, lambda program: program.temp_bytes).missed == 0
+
+
+def test_each_way_has_its_payload_floor_peak_and_share_of_a_pass():
+    found = forecast(Made(), "middle", 4, 16)
+    assert (found.weights_bytes, found.blocks, found.points, found.missed) == (100 * MIB, 10, 1, 0)
+    assert [(way.strategy, way.mode) for way in found.ways] == [
+        *((name, "jit") for name in ("final_only", "functional_submodel", "always_return_all")),
+        ("final_only", "eager"),
+        *((name, "eager") for name in ("functional_submodel", "functional_freed", "always_return_all")),
+    ]
+    told = [[size / MIB for size in (w.payload_bytes, w.floor_bytes, w.peak_bytes)] for w in found.ways]
+    assert told == [
+        [4, 22, 24],  # of jit: a block takes 18, the program 20, and 21 where it returns all
+        [4, 22, 24],
+        [40, 58, 61],
+        [4, 30, 67],  # of eager: a block takes 26 beside what it returns
+        [4, 30, 46],
+        [4, 30, 30],
+        [40, 66, 66],
+    ]
+    assert [way.passes for way in found.ways] == [1, 35 / 73, 70 / 73, 1, 35 / 73, 35 / 73, 70 / 73]
+    assert [way.work for way in found.ways[:3]] == [Work(73, 146), Work(35, 70), Work(70, 140)]
+
+
+def test_several_states_take_what_a_program_takes_that_returns_all():
+    assert ways(forecast(Made(), "two", 1, 1))["functional_submodel", "jit"].peak_bytes == (8 + 21) * MIB
+
+
+def test_the_normed_state_is_after_the_last_block_and_not_among_all():
+    found = ways(forecast(Made(), "final_norm", 1, 1))
+    assert found["functional_submodel", "jit"].passes == 1.0
+    assert {strategy for strategy, _ in found} == {"final_only", "functional_submodel", "functional_freed"}
+
+
+def test_a_model_whose_blocks_are_not_alike_is_refused():
+    assert forecast(Made(bent=0.17), "all", 1, 1).missed == pytest.approx(0.17 / 35.17)
+    with pytest.raises(
+        UserError,
+        match=r"^model 'made' at 1 x 8: XLA's plan for 5 blocks is 5\.4% off the line through 2 and 3, so "
+        r"that nothing follows for 10$",
+    ):
+        forecast(Made(bent=2.0), "all", 1, 8)
+
+
+def test_embeddings_need_no_block():
+    with pytest.raises(
+        UserError, match=r"^points 'embeddings': no block runs for these: their payload is all there is$"
+    ):
+        forecast(Made(), "embeddings", 1, 1)
+
+
+def test_the_models_own_output_is_no_hidden_state():
+    with pytest.raises(UserError, match=r"^points 'output': a forecast is for hidden states, as last_four$"):
+        forecast(Made(), OUTPUT, 1, 1)
+
+
+def test_what_fits_fits_with_the_weights():
+    found = Forecast(
+        100, 1, 1, (Way("a", "jit", 0, 0, 20, 1, NO_WORK), Way("b", "jit", 0, 0, 21, 1, NO_WORK)), 0.0
+    )
+    assert [way.strategy for way in found.ways if found.fits(way, 120)] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("80GB", 80e9), ("24 GiB", 24 * 2**30), ("1.5gb", 1.5e9), ("512MiB", 2**29)]
+)
+def test_sizes_are_read(text, size):
+    assert size_bytes(text) == size
+
+
+@pytest.mark.parametrize("text", ["80", "GB", "0GB", "80TB", "-1GB", "80GB!"])
+def test_other_sizes_are_refused(text):
+    with pytest.raises(UserError, match=rf"^--memory '{text}': expected a size, as 80GB or 24GiB$"):
+        size_bytes(text)
+
+
+def test_devices_and_shapes_are_found_by_name():
+    assert device("h200").memory_bytes == 141e9
+    with pytest.raises(UserError, match=r"^unknown device 'h20'; did you mean 'h200'\?$"):
+        device("h20")
+    assert {find(spec.name).blocks for spec in SHAPES} == {32, 80}
+    assert find("minilm").blocks == 6
+
+
+WHOLE = ("forecast", "--batch", "1", "--seq", "8")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ((*WHOLE, "--model", "llama3_7b"), "unknown model 'llama3_7b'; did you mean 'llama3_70b'?"),
+        (
+            (*WHOLE, "--model", "minilm", "--dtype", "float16"),
+            "--dtype float16; did you mean 'bfloat16'?",
+        ),
+        ((*WHOLE, "--model", "minilm", "--memory", "80"), "--memory '80': expected a size, as 80GB or 24GiB"),
+        (("forecast", "--model", "minilm", "--batch", "0", "--seq", "8"), "--batch 0 --seq 8: at least 1"),
+        (
+            ("forecast", "--model", "minilm", "--batch", "1", "--seq", "513"),
+            "--seq 513: minilm takes at most 512 tokens",
+        ),
+    ],
+)
+def test_bad_input_is_told_in_one_line(arguments, told):
+    assert refused(*arguments) == told
+
+
+def test_without_jax_the_command_that_installs_it_is_told(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert (
+        refused(*WHOLE, "--model", "llama3_8b")
+        == "backend 'jax' is not installed: pip install 'hiddencost[jax]'"
+    )
+
+
+def test_the_table_tells_what_fits_and_how_long_the_copy_takes(monkeypatch):
+    ready = (
+        Way("final_only", "jit", 0, 18 * MIB, 24 * MIB, 1.0, NO_WORK),
+        Way("always_return_all", "jit", 64e9, 65e9, 70e9, 0.96, NO_WORK),
+    )
+    monkeypatch.setattr(forecasts, "forecast", lambda *given: Forecast(20_000_000_000, 10, 2, ready, 0.0012))
+    monkeypatch.setattr("hiddencost.forecast.lowering.Shapes", lambda *given, fused: fused)
+    monkeypatch.setattr("hiddencost.backends.check", lambda name: None)
+    monkeypatch.setattr("hiddencost.backends.start", lambda name, threads: None)
+    result = call(*WHOLE, "--model", "llama3_8b", "--device", "h100")
+    assert result.exit_code == 0, result.output
+    lines = result.output.splitlines()
+    assert lines[0] == (
+        "llama3_8b, bfloat16, 1 x 8: 2 hidden states of 10 blocks; weights 18.63 GiB; 74.51 GiB of memory"
+    )
+    assert " ".join(lines[1].split()) == (
+        "way mode payload live-set floor peak with weights passes fits to the host"
+    )
+    assert lines[2].split()[-3:] == ["1.00", "yes", "–"]
+    assert lines[3].split()[-4:] == ["0.960", "no", "1.00", "s"]
+    assert "which misses 5 blocks by 0.12%" in lines[5]
+
+
+def sample(flops, accessed, at_rest=0.001, off=1.0):
+    """Of a machine that takes 1 ms, 1 s for a gigaflop and 1 s for 4 GB."""
+    return Work(flops, accessed), (at_rest + flops / 1e9 + accessed / 4e9) * off
+
+
+def test_a_machine_that_computes_evenly_is_found_again():
+    samples = [sample(1e6, 1e7), sample(1e8, 5e7), sample(7e8, 1e8), sample(2e7, 9e7)]
+    found = fitted(samples)
+    assert (found.at_rest, found.per_flop, found.per_byte) == pytest.approx((0.001, 1e-9, 0.25e-9), rel=1e-6)
+    assert found.seconds(Work(1e9, 4e9)) == pytest.approx(2.001, rel=1e-6)
+
+
+def test_nothing_of_a_call_takes_less_than_no_time():
+    """Calls that get faster with more bytes: no part of the fit is negative."""
+    found = fitted(
+        [(Work(1e9, 1e6), 1.0), (Work(1e9, 1e8), 0.9), (Work(2e9, 1e6), 2.0), (Work(2e9, 1e8), 1.8)]
+    )
+    assert found.per_byte == 0
+    assert found.seconds(Work(1e9, 1e9)) == pytest.approx(0.95, rel=0.02)
+
+
+def test_errors_are_those_of_shapes_that_were_left_out():
+    even = {
+        shape: [sample(flops, 10 * flops)]
+        for shape, flops in (("a", 1e6), ("b", 1e7), ("c", 1e8), ("d", 1e9))
+    }
+    assert pace(even).median_error == pytest.approx(0, abs=1e-6)
+    odd = {**even, "e": [sample(5e8, 5e9, off=2.0)]}
+    found = pace(odd)
+    assert max(map(abs, found.errors)) == pytest.approx(math.log(2), rel=0.05)
+    assert found.median_error < 0.6
+    center, low, high = found.interval(Work(5e8, 5e9))
+    assert low < center < high
+    assert high / center == pytest.approx(center / low)
+
+
+def test_too_few_shapes_are_refused():
+    with pytest.raises(UserError, match=r"^2 shapes of it are timed: a fit needs 3$"):
+        pace({"a": [sample(1, 1)], "b": [sample(2, 2)]})
+
+
+def test_the_cases_of_a_run_whose_work_is_known_are_gathered_by_shape():
+    case = Case(model="m", strategy=REFERENCE, backend="jax", mode="jit", batch=1, length=8)
+    others = [
+        case.with_(strategy="functional_submodel", points="all"),
+        *(case.with_(strategy=name) for name in (TWIN, "on_request")),
+        case.with_(mode="eager"),
+        case.with_(backend="tensorflow"),
+        case.with_(device="gpu"),
+        case.with_(length=16),
+        case.with_(model="unknown"),
+    ]
+    measured = [Measurement(case=one, metric="seconds", values=(0.5,), block=0) for one in (case, *others)]
+    table = Table(run_of(measured))
+    found = timed(
+        table, "jax", "jit", "cpu", lambda one: None if one.model == "unknown" else Work(one.length, 1)
+    )
+    assert found == {
+        ("m", "float32", 1, 8): [(Work(8, 1), 0.5)] * 2,
+        ("m", "float32", 1, 16): [(Work(16, 1), 0.5)],
+    }
