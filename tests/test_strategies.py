@@ -328,7 +328,7 @@ def test_selections_name_the_points_that_they_say(process):
 
 
 def test_the_decoder_has_its_blocks_and_is_given_the_text(process, monkeypatch):
-    small = models._random_decoder(2, 32, 4, 2, 64)
+    small = models.decoder(2, 32, 4, 2, 64)
     monkeypatch.setattr(
         models,
         "MODELS",
