@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from hiddencost import backends, environment, measure, stats
-from hiddencost.formatting import percent, quantity
+from hiddencost.formatting import percent, piped, quantity
 from hiddencost.grid import Time
 from hiddencost.records import REFERENCE, Case
 
@@ -154,7 +154,7 @@ def main(folder, names, device):
         f"{BLOCKS} processes of {SECONDS:g} s for each shape; in brackets 95 % intervals between them. Made "
         "by `make buffers` (bench/experiments/buffers.py).",
         "",
-        *("| " + " | ".join(cells) + " |" for cells in (header, ["---"] * len(header), *rows)),
+        *piped(header, rows),
     ]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / ("buffers.md" if device == "cpu" else f"buffers-{device}.md")).write_text(

@@ -25,7 +25,7 @@ from statistics import median
 import numpy as np
 
 from hiddencost import backends, environment, measure, peers, stats
-from hiddencost.formatting import quantity
+from hiddencost.formatting import piped, quantity
 from hiddencost.grid import Time
 from hiddencost.records import REFERENCE, Case
 
@@ -165,7 +165,7 @@ def main(folder):
         f"{BLOCKS} processes for each line; the median, in brackets the least and the largest. Made "
         "by `make torch-compile` (bench/experiments/torch_compile.py).",
         "",
-        *("| " + " | ".join(cells) + " |" for cells in (header, ["---"] * len(header), *rows)),
+        *piped(header, rows),
         "",
         "A function given up runs as it stands, uncompiled, from the ninth variant on; Keras's layers share "
         "their functions, so a model of a few blocks gets there. Keras's users meet both: "

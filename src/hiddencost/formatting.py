@@ -86,6 +86,14 @@ def percent(share: float, signed: bool = False) -> str:
     return f"{value:{'+' if signed else ''},.{1 if abs(value) >= 1 else 2}f} %"
 
 
+def piped(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """The lines of a table in Markdown."""
+    return [
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+        for cells in (header, ["---"] * len(header), *rows)
+    ]
+
+
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """A table for a terminal: a line for each row, its columns as wide as their widest cell."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

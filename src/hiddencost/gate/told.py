@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
-from hiddencost.formatting import NONE, aligned, percent, quantity
+from hiddencost.formatting import NONE, aligned, percent, piped, quantity
 from hiddencost.gate.outcome import MISSING, REGRESSION, REGRESSIONS, SENTENCES, Outcome
 from hiddencost.records import UNIT_OF, Change, Word
 
@@ -53,9 +53,7 @@ def as_markdown(outcome: Outcome) -> str:
     lines = [f"### {sign} hiddencost gate", "", verdict(outcome), ""]
     rows = list(_rows(outcome))
     if rows:
-        lines += [f"| {' | '.join(COLUMNS)} |", "|" + " --- |" * len(COLUMNS)]
-        lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
-        lines.append("")
+        lines += [*piped(COLUMNS, rows), ""]
     lines += [f"- {note}" for note in outcome.notes]
     return "\n".join(lines).rstrip() + "\n"
 
