@@ -236,12 +236,7 @@ def _single_block(case: Case, warm: Case) -> tuple[Callable[[], Any], backends.C
             before.run(before.call.operation, values)
         return [values[id(tensor)] for tensor in taken_by_it]
 
-    def one_block(*given: Any) -> Any:
-        taken = zip(step.call.arguments, given, strict=True)
-        arguments, named = step.call.filled({id(tensor): value for (_, tensor), value in taken})
-        return step.call.operation(*arguments, **named)
-
-    run = backends.Compiled(one_block, case.mode, loaded.model)
+    run = backends.Compiled(lambda *given: step.alone(given), case.mode, loaded.model)
     run(*values_at(warm))
     given = tuple(values_at(case))
     return lambda: run(*given), run, given
