@@ -21,20 +21,18 @@ import matplotlib.pyplot as plt
 from hiddencost import backends, store
 from hiddencost.claims import sound
 from hiddencost.errors import UserError
-from hiddencost.forecast import CHECKED, DEPTHS, forecast
+from hiddencost.forecast import CHECKED, DEPTHS, covers, forecast
 from hiddencost.forecast.lowering import Shapes
 from hiddencost.forecast.pace import FEWEST, pace, timed
 from hiddencost.forecast.shapes import DEVICES
 from hiddencost.forecast.works import Works
-from hiddencost.formatting import percent, quantity
-from hiddencost.records import OUTPUT, REFERENCE
+from hiddencost.formatting import percent, piped, quantity
 from hiddencost.stats import Table
 
 REPORTS = Path(__file__).parents[2] / "reports"
 TIMED = ("reference-backends",)
 NOT_A_PASS = ("predict", "train")
 RUNS = ("reference-backends", "reference-freed", "reference-peers", "reference-gpu")
-WAYS = (REFERENCE, "functional_submodel", "functional_freed", "always_return_all")
 WHAT = {
     "compiled_temp_bytes": "what XLA planned for its work",
     "peak_heap_bytes": "peak heap",
@@ -48,25 +46,15 @@ LARGE = (
 GIB = 2.0**30
 
 
-def known(case):
-    """Whether the way of a case is among those that are forecast."""
-    whole = case.points == OUTPUT and case.strategy != REFERENCE
-    freed = case.strategy == "functional_freed" and case.mode != "eager"
-    return (
-        case.strategy in WAYS
-        and case.mode in ("jit", "eager")
-        and case.reduction == "none"
-        and not (whole or freed)
-    )
-
-
 def measured(works):
     """(run, case, metric, measured, forecast) of every case of a way that is forecast; in place of the
     forecast the reason why there is none."""
     for name in RUNS:
         table = Table(sound(store.read(REPORTS / name)))
         for metric in METRICS:
-            for case in filter(known, table.cases(metric, backend="jax")):
+            for case in table.cases(metric, backend="jax"):
+                if not covers(case, case.mode):
+                    continue
                 try:
                     way = works.way(case, case.mode)
                 except UserError as error:
@@ -102,10 +90,12 @@ def paces(works):
     lines = []
     for name in TIMED:
         table = Table(sound(store.read(REPORTS / name)))
-        places = dict.fromkeys((c.backend, c.mode, c.device) for c in table.cases("seconds"))
+        places = dict.fromkeys(
+            (c.backend, c.mode, c.device) for c in table.cases("seconds") if c.mode not in NOT_A_PASS
+        )
         for backend, mode, device in places:
             samples = timed(table, backend, mode, device, works.of)
-            if mode in NOT_A_PASS or len(samples) < FEWEST:
+            if len(samples) < FEWEST:
                 continue
             found = pace(samples)
             largest = math.expm1(max(map(abs, found.errors)))
@@ -167,10 +157,6 @@ def draw(drawn, path):
     figure.savefig(path, metadata={"Date": None})
 
 
-def table(header, rows):
-    return ["| " + " | ".join(cells) + " |" for cells in (header, ["---"] * len(header), *rows)]
-
-
 def main(folder):
     backends.start("jax", 1)
     works = Works()
@@ -187,7 +173,7 @@ def main(folder):
         "as one operation where Keras leaves it to JAX). Errors: forecast / measured - 1. Made by `make "
         "forecast` (bench/experiments/forecast.py).",
         "",
-        *table(("device", "mode", "of", "cases", "median", "median size", "largest size"), summary),
+        *piped(("device", "mode", "of", "cases", "median", "median size", "largest size"), summary),
         "",
         "A process's heap under jit on a CPU holds more than XLA plans, for one block alone as for all: what "
         "an operation takes from a library while it works is not in the plan. On a GPU the decoder's plan is "
@@ -196,7 +182,7 @@ def main(folder):
         "Seconds of a call, `at rest + operations x a + bytes x b`, fitted to all shapes of a run but one, "
         "and held against that one:",
         "",
-        *table(
+        *piped(
             ("run", "backend", "mode", "device", "shapes", "cases", "median error", "largest error"), times
         ),
         "",
@@ -206,7 +192,7 @@ def main(folder):
         + ", ".join(device.name for device in DEVICES)
         + ", for the plain pass / the last four / all hidden states.",
         "",
-        *table(
+        *piped(
             ("model", "weights", "plain pass", "last four", "all", "bytes of all hidden states", "fits"),
             lines,
         ),
@@ -215,7 +201,7 @@ def main(folder):
         "",
         "## Every case",
         "",
-        *table(("run", "model", "device", "mode", "way", "of", "measured", "forecast", "error"), cases),
+        *piped(("run", "model", "device", "mode", "way", "of", "measured", "forecast", "error"), cases),
     ]  # fmt: skip
     (folder / "forecast.md").write_text("\n".join(text) + "\n")
     print("\n".join(text))

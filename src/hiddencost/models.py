@@ -449,9 +449,7 @@ class LoadedModel:
     @property
     def weights_bytes(self) -> int:
         """Bytes of the model's own weights."""
-        import numpy as np
-
-        return sum(math.prod(w.shape) * np.dtype(w.dtype).itemsize for w in self.model.weights)
+        return weights_bytes(self.model)
 
     def inputs(self, rows: int, length: int) -> dict[str, Any]:
         """NumPy inputs of `rows` rows by the names that the model gives them. Raises UserError."""
@@ -467,6 +465,13 @@ class LoadedModel:
                 f"model '{self.name}' takes inputs {wanted}: only {sorted(known)} can be made from text"
             )
         return {name: known[name] for name in wanted}
+
+
+def weights_bytes(model: Any) -> int:
+    """Bytes of a Keras model's weights, whether they have values or not."""
+    import numpy as np
+
+    return sum(math.prod(w.shape) * np.dtype(w.dtype).itemsize for w in model.weights)
 
 
 def _taking_names(model: Any) -> Any:

@@ -11,12 +11,25 @@ from dataclasses import dataclass
 
 from hiddencost.errors import UserError
 from hiddencost.forecast.lowering import Program, Shapes
-from hiddencost.records import OUTPUT, REFERENCE
+from hiddencost.records import OUTPUT, REFERENCE, Case
 
 DEPTHS, CHECKED = (2, 3), 5
 """Blocks of the programs through which the line goes, and of the one that checks it."""
 AFFINE = 0.005
 """Share by which the line may miss the checked program; beyond it nothing is forecast."""
+
+
+WAYS = {
+    "jit": (REFERENCE, "functional_submodel", "always_return_all"),
+    "eager": (REFERENCE, "functional_submodel", "functional_freed", "always_return_all"),
+}
+"""The modes that are forecast, and the ways in each."""
+
+
+def covers(case: Case, mode: str) -> bool:
+    """Whether what a case does is among what is forecast for a mode."""
+    whole = case.points == OUTPUT and case.strategy != REFERENCE
+    return case.strategy in WAYS.get(mode, ()) and case.reduction == "none" and not whole
 
 
 @dataclass(frozen=True)

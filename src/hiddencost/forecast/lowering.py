@@ -9,7 +9,6 @@ shape and no value. JAX is imported, and Keras with it, when this is used.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -17,9 +16,8 @@ from functools import cached_property
 from typing import Any
 from unittest import mock
 
-import numpy as np
-
 from hiddencost import models, own
+from hiddencost.backends import size_bytes
 from hiddencost.backends.jax import planned
 from hiddencost.chain import Step, steps_to
 from hiddencost.errors import UserError
@@ -79,6 +77,7 @@ class Shapes:
                 f"model '{name}': a forecast builds it with fewer blocks, which takes a KerasHub backbone"
             )
         self._built: dict[tuple[int | None, str], tuple[Any, HiddenStates]] = {}
+        self._programs: dict[tuple[str, int, int, int | None], Program] = {}
         self._check()
 
     def of(self, blocks: int | None = None, dtype: str | None = None) -> tuple[Any, HiddenStates]:
@@ -117,8 +116,8 @@ class Shapes:
 
     @cached_property
     def weights_bytes(self) -> int:
-        """Bytes of the whole model's weights, counted variable by variable."""
-        return sum(_bytes(weight.shape, weight.dtype) for weight in self.of()[0].weights)
+        """Bytes of the whole model's weights."""
+        return models.weights_bytes(self.of()[0])
 
     def selected(self, selection: str) -> list[Point]:
         """The points of a selection, none for the model's own output. Raises UserError."""
@@ -126,10 +125,7 @@ class Shapes:
 
     def payload_bytes(self, selection: str, rows: int, length: int) -> int:
         """Bytes of the hidden states of a selection: batch x sequence x width, for each."""
-        return sum(
-            _bytes(_filled(point.tensor.shape, rows, length), point.tensor.dtype)
-            for point in self.selected(selection)
-        )
+        return sum(size_bytes(_abstract(point.tensor, rows, length)) for point in self.selected(selection))
 
     def kept_bytes(self, selection: str, rows: int, length: int) -> int:
         """Bytes of all that Keras's own eager run of the graph holds when it returns: what every layer that
@@ -149,10 +145,17 @@ class Shapes:
         ).jaxpr
         given = {id(var) for var in jaxpr.invars}
         made = {id(var): var.aval for var in jaxpr.outvars if id(var) not in given}
-        return sum(_bytes(aval.shape, aval.dtype) for aval in made.values())
+        return sum(map(size_bytes, made.values()))
 
     def program(self, selection: str, rows: int, length: int, blocks: int | None = None) -> Program:
-        """XLA's plan for reading a selection of the model with so many blocks, in inference."""
+        """XLA's plan for reading a selection of the model with so many blocks, in inference; made once, since
+        forecasts for several selections need the same ones."""
+        key = selection, rows, length, blocks
+        if key not in self._programs:
+            self._programs[key] = self._program(*key)
+        return self._programs[key]
+
+    def _program(self, selection: str, rows: int, length: int, blocks: int | None) -> Program:
         import keras
 
         model, points = self.of(blocks, PLANNED_IN)
@@ -190,18 +193,14 @@ class Shapes:
             lowered = jax.jit(_pure(layer, run)).lower(*_abstract_weights(layer), given)
         compiled = lowered.compile(LEAN if self.fused else None)
         found = planned(compiled)
-        share = self._number_bytes / np.dtype(PLANNED_IN).itemsize
+        own, planned_in = (self.of(2, dtype)[1].blocks[0] for dtype in (self.dtype, PLANNED_IN))
+        share = own.token_bytes / planned_in.token_bytes
         return Program(
             temp_bytes=found["compiled_temp_bytes"] * share,
             output_bytes=found["compiled_output_bytes"] * share,
             flops=found["compiled_flops"] + sum(hidden_flops),
             accessed_bytes=compiled.cost_analysis()["bytes accessed"] * share,
         )
-
-    @property
-    def _number_bytes(self) -> int:
-        """Of a number that the model computes with."""
-        return _bytes((), self.of()[1].blocks[0].tensor.dtype)
 
     def _attention(self, flops: list[float]) -> Any:
         """While a function is traced: attention as one operation whose work needs no memory to speak of. Its
@@ -223,10 +222,7 @@ def _makers(model: Any, points: Sequence[Point]) -> list[Step]:
 
 
 def _taken(step: Step, rows: int, length: int) -> list[Any]:
-    import jax
-
-    tensors = [tensor for _, tensor in step.call.arguments]
-    return [jax.ShapeDtypeStruct(_filled(t.shape, rows, length), t.dtype) for t in tensors]
+    return [_abstract(tensor, rows, length) for _, tensor in step.call.arguments]
 
 
 def _pure(layer: Any, run: Callable[[Any], Any]) -> Any:
@@ -253,22 +249,16 @@ def _abstract_weights(layer: Any) -> tuple[list[Any], list[Any]]:
 
 
 def _abstract_inputs(model: Any, rows: int, length: int) -> dict[str, Any]:
+    tensors = zip(input_names(model), graph_of(model).inputs, strict=True)
+    return {name: _abstract(tensor, rows, length) for name, tensor in tensors}
+
+
+def _abstract(tensor: Any, rows: int, length: int) -> Any:
+    """A symbolic tensor's shape and type, its open sizes given. The first one is the batch."""
     import jax
 
-    tensors = zip(input_names(model), graph_of(model).inputs, strict=True)
-    return {name: jax.ShapeDtypeStruct(_filled(t.shape, rows, length), t.dtype) for name, t in tensors}
-
-
-def _filled(shape: Sequence[int | None], rows: int, length: int) -> tuple[int, ...]:
-    """A symbolic shape with its open sizes given: the batch is the first one, where it is open."""
-    first, *others = shape
-    return (first or rows, *(size or length for size in others))
-
-
-def _bytes(shape: Sequence[int], dtype: Any) -> int:
-    import ml_dtypes  # noqa: F401 (it makes bfloat16 known to NumPy)
-
-    return math.prod(shape) * int(np.dtype(dtype).itemsize)
+    first, *others = tensor.shape
+    return jax.ShapeDtypeStruct((first or rows, *(size or length for size in others)), tensor.dtype)
 
 
 def live_bytes(jaxpr: Any) -> float:
@@ -280,7 +270,7 @@ def live_bytes(jaxpr: Any) -> float:
     live: dict[int, int] = {}
     most = 0
     for place, eqn in enumerate(jaxpr.eqns):
-        live |= {id(var): _bytes(var.aval.shape, var.aval.dtype) for var in eqn.outvars}
+        live |= {id(var): size_bytes(var.aval) for var in eqn.outvars}
         most = max(most, sum(live.values()))
         for key in [key for key in live if last.get(key, -1) <= place]:
             del live[key]

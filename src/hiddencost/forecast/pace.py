@@ -11,12 +11,10 @@ import scipy.optimize
 import scipy.stats
 
 from hiddencost.errors import UserError
-from hiddencost.forecast import Work
-from hiddencost.records import OUTPUT, REFERENCE, Case
+from hiddencost.forecast import Work, covers
+from hiddencost.records import Case
 from hiddencost.stats import CONFIDENCE, Table
 
-READ = (REFERENCE, "functional_submodel", "always_return_all")
-"""The ways whose work is known."""
 FEWEST = 3
 """Shapes that a fit needs."""
 
@@ -77,12 +75,9 @@ def timed(
     """Work and seconds of every case of a run on a backend, in a mode, whose work is known, by model and
     shape."""
     found: dict[Hashable, list[tuple[Work, float]]] = {}
-    for case in table.cases("seconds", backend=backend, mode=mode, device=device, reduction="none"):
-        whole = case.points == OUTPUT and case.strategy != REFERENCE
+    for case in table.cases("seconds", backend=backend, mode=mode, device=device):
         center = table.center(case, "seconds")
-        if case.strategy not in READ or whole or center is None:
-            continue
-        work = work_of(case)
-        if work:
+        work = work_of(case) if covers(case, "jit") else None
+        if work and center:
             found.setdefault((case.model, case.dtype, case.batch, case.length), []).append((work, center[0]))
     return found
