@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help bench bench-backends bench-peers bench-gpu bench-freed points-all example venv-jax venv-torch quick gate \
+.PHONY: help bench bench-backends bench-peers bench-gpu bench-freed bench-cluster points-all example venv-jax venv-torch quick gate \
   baseline test test-backends test-slow mutants lint pairing streaming buffers torch-compile forecast page-speed calibrate readme reference reference-backends reference-peers \
   reference-freed reference-dataset reference-points clean
 
@@ -104,7 +104,12 @@ test: lint  ## lint, types, and all tests but the slow ones
 test-backends: $(READY) venv-jax .venv-torch/.peers  ## the tests on JAX, torch and the peers, which it installs (CPU)
 	$(BIN)/python -m pytest -n 2 -p no:benchmark tests/test_backends.py tests/test_peers.py
 
-test-slow: $(READY)  ## the tests that take minutes; those that measure run alone
+RAY := .venv/.ray
+$(RAY): $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ray]'
+	@touch $@
+
+test-slow: $(READY) $(RAY)  ## the tests that take minutes; those that measure run alone
 	$(BIN)/python -m pytest -n 2 --dist load -p no:benchmark -m "slow and not alone"
 	$(BIN)/python -m pytest -m "slow and alone"
 
@@ -139,6 +144,9 @@ torch-compile: $(PEERS)  ## what torch.compile makes of a Keras model, and of it
 
 forecast: $(BACKENDS)  ## forecasts beside what the reference runs measured, and models up to 70B (reports/experiments/)
 	$(BIN)/python bench/experiments/forecast.py reports/experiments
+
+bench-cluster: $(RAY)  ## a grid on 1 to 8 nodes of a Ray cluster on this machine (reports/experiments/)
+	$(BIN)/python bench/experiments/cluster.py reports/experiments
 
 page-speed: $(READY)  ## how fast the page opens and filters in a browser (reports/experiments/)
 	$(BIN)/python bench/experiments/page.py reports/experiments

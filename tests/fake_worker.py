@@ -7,7 +7,7 @@ run that is no side, as many times longer as the variable FAKE says of its strat
 for what is measured again); the bytes likewise, of 1 MiB. A case whose strategy is `dies`, `hangs`,
 `eats` (as if killed for want of memory), `fails` (exits with code 3) or `fills` (reports that a device's
 memory is full, and asks for a new worker) ends as its name says; `stumbles` dies once, when part of its group
-is reported.
+is reported. It prints the time when it begins and when it ends.
 """
 
 import json
@@ -29,6 +29,7 @@ from hiddencost.records import Measurement
 def main(jobs_file, report, lifeline, doing_file, seconds):
     end_with(int(lifeline))
     doing = Doing(Path(doing_file), new=False)
+    print(time.time(), flush=True)
     for job in msgspec.json.decode(Path(jobs_file).read_bytes(), type=list[Job]):
         os.write(int(report), store.encode(environment.capture(job.block, {}, own_load=1e9)))
         for _, tasks in groupby(job.tasks, key=lambda t: t.case.group if t.suite in ROTATED else t.case):
@@ -63,6 +64,7 @@ def main(jobs_file, report, lifeline, doing_file, seconds):
                     stumbled.touch()
                     os.kill(os.getpid(), signal.SIGSEGV)
                 os.write(int(report), store.encode(record))
+    print(time.time(), flush=True)
 
 
 def factor(case, again):

@@ -13,6 +13,7 @@ ORDER = (
     "formatting",
     "grid",
     "store",
+    "kinds",
     "stats",
     "environment",
     "recommended",
@@ -48,6 +49,7 @@ ORDER = (
     "trees",
     "keeping",
     "supervise",
+    "cluster",
     "cli",
 )
 GROUND = ORDER[: ORDER.index("claims")]

@@ -248,11 +248,24 @@ def test_a_preset_with_an_odd_configuration_is_no_traceback(tmp_path):
             ("--resume", "nowhere"),
             "no run at nowhere: expected a folder with results.jsonl, as `hiddencost run`",
         ),
+        (("--address", "head:6379"), "--address head:6379: add --executor ray"),
+        (
+            ("--executor", "ray", "--address", "ray://head:10001"),
+            "--address ray://head:10001: give HOST:PORT of the cluster's head, from one of its nodes",
+        ),
     ],
 )
 def test_wrong_options_of_a_run_are_told(tmp_path, monkeypatch, arguments, line):
     monkeypatch.chdir(tmp_path)
     assert refused("run", *arguments).startswith(line)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_ray_the_command_that_installs_it_is_told(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    told = refused("run", "--grid", "smoke", "--executor", "ray")
+    assert told == "--executor ray: Ray is not installed: pip install 'hiddencost[ray]'"
     assert list(tmp_path.iterdir()) == []
 
 

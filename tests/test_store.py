@@ -5,7 +5,7 @@ import pytest
 
 from hiddencost import store
 from hiddencost.errors import UserError
-from hiddencost.records import SCHEMA_VERSION, Case, Ending, Header, Measurement
+from hiddencost.records import SCHEMA_VERSION, Case, Ending, Environment, Header, Lost, Measurement
 
 CASE = Case(model="m", strategy="final_only", mode="graph", batch=1, length=16)
 MEASUREMENT = Measurement(case=CASE, metric="seconds", values=(0.1, 0.2), block=3, notes={"capped": "yes"})
@@ -164,3 +164,45 @@ def test_what_cannot_have_been_measured_is_damage(tmp_path, values, places, told
     (tmp_path / store.RESULTS).write_bytes(line + msgspec.json.encode(raw) + b"\n")
     with pytest.raises(UserError, match=f"damaged at line 3: .*{told}"):
         store.read(tmp_path)
+
+
+def test_what_a_block_measured_before_it_was_lost_does_not_count(tmp_path):
+    """Of that block, backend and device alone."""
+
+    def environment(node, block=0, backend="tensorflow"):
+        return Environment(
+            block=block,
+            backend=backend,
+            node=node,
+            versions={},
+            python="3",
+            system="Linux",
+            processor="p",
+            cores=1,
+            memory_bytes=1,
+            threads={},
+            load=(0.0, 0.0, 0.0),
+        )
+
+    def measured(seconds, block=0, backend="tensorflow", device="cpu"):
+        case = CASE.with_(backend=backend, device=device)
+        return Measurement(case=case, metric="seconds", values=(seconds,), block=block)
+
+    writer = store.Writer(tmp_path / "run", HEADER)
+    for line in (
+        environment("a"),
+        measured(1.0),
+        environment("b", backend="jax"),
+        measured(2.0, backend="jax"),
+        measured(3.0, device="gpu"),
+        environment("c", block=1),
+        measured(4.0, block=1),
+        Lost(block=0, backend="tensorflow", device="cpu", reason="lost with a"),
+        environment("b"),
+        measured(5.0),
+    ):
+        writer.write(line)
+    writer.close()
+    found = store.read(tmp_path / "run")
+    assert [m.values[0] for m in found.measurements] == [2.0, 3.0, 4.0, 5.0]
+    assert [(one.block, one.node) for one in found.environments] == [(0, "b"), (1, "c"), (0, "b")]

@@ -424,6 +424,13 @@ def test_resuming_is_refused_in_one_line_where_it_would_mix_what_cannot_be_compa
     path.write_text(whole.replace('"plan":', '"plane":'))
     assert "cannot be resumed: its first line does not hold its plan" in refused()
     path.write_text(whole)
+    assert (
+        refused("--executor", "ray")
+        == "hiddencost: run: was measured on one machine: leave out --executor ray"
+    )
+    path.write_text(whole.replace('"cores":', '"node":"n/1","cores":'))
+    assert refused() == "hiddencost: run: was measured on a cluster: add --executor ray"
+    path.write_text(whole)
     with open(path, "r+b") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         path.write_text(whole[: whole.index('{"type":"measurement"')])

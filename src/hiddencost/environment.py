@@ -6,7 +6,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -99,11 +99,21 @@ def capture(
 
 def changes(before: Environment, now: Environment) -> Iterator[str]:
     """What makes timings of the two incomparable, each in words."""
+    yield from changed_versions(before, now)
+    yield from _changed(("system", "processor", "cores", "memory_bytes", "gpu"), before, now)
+
+
+def changed_versions(before: Environment, now: Environment) -> Iterator[str]:
+    """The packages that differ, and Python, each in words."""
     for name in sorted(before.versions.keys() | now.versions.keys()):
         old, new = before.versions.get(name, "not installed"), now.versions.get(name, "not installed")
         if old != new:
             yield f"{name} was {old} and is {new}"
-    for what in ("python", "system", "processor", "cores", "memory_bytes", "gpu"):
+    yield from _changed(("python",), before, now)
+
+
+def _changed(fields: Sequence[str], before: Environment, now: Environment) -> Iterator[str]:
+    for what in fields:
         if getattr(before, what) != getattr(now, what):
             yield f"{what} was {getattr(before, what)} and is {getattr(now, what)}"
 
@@ -152,6 +162,13 @@ def checks(own_load: float, threads: int = 1) -> Iterator[Check]:
         f"{threads} on {available} cores",
         "threads wait for one another" * (threads > available),
         f"hiddencost run --threads {available}",
+    )
+    nice = os.nice(0)
+    yield Check(
+        "niceness",
+        str(nice),
+        "other work on the machine goes first" * (nice > 0),
+        "start it without nice; nodes of Ray with RAY_worker_niceness=0 ray start",
     )
     quota = cpu_quota()
     yield Check(

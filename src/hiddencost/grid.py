@@ -227,9 +227,14 @@ class Catalogue(msgspec.Struct, frozen=True):
     surveyed: tuple[str, ...]
 
 
+def any_device(catalogue: Catalogue) -> Catalogue:
+    """The catalogue, to check a grid whose devices need not be here."""
+    return msgspec.structs.replace(catalogue, check_device=lambda name: None)
+
+
 def anywhere(catalogue: Catalogue) -> Catalogue:
     """The catalogue, to check a grid whose backends and devices are replaced: they need not be here."""
-    return msgspec.structs.replace(catalogue, check_backend=lambda name: None, check_device=lambda name: None)
+    return msgspec.structs.replace(any_device(catalogue), check_backend=lambda name: None)
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):

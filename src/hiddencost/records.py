@@ -144,13 +144,14 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True, tag="measurement", 
 
 class Environment(msgspec.Struct, frozen=True, kw_only=True, tag="environment", omit_defaults=True):
     """Where one process measured, with which backend and on which device; `gpu` is that one's name, memory
-    and driver. `settings` are the variables and thread counts
-    that it ran under; `warnings` say what makes its timings unreliable."""
+    and driver. `node` is the name of the machine, where a run has several. `settings` are the variables and
+    thread counts that it ran under; `warnings` say what makes its timings unreliable."""
 
     block: int
     backend: str = "tensorflow"
     device: str = "cpu"
     gpu: str = ""
+    node: str = ""
     versions: dict[str, str]
     python: str
     system: str
@@ -161,6 +162,21 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True, tag="environment", 
     load: tuple[float, float, float]
     settings: dict[str, str] = {}
     warnings: tuple[str, ...] = ()
+
+    @property
+    def kind(self) -> str:
+        """The kind of machine: seconds of one kind can be compared."""
+        gpu = self.gpu.partition(",")[0]
+        return ", ".join(filter(None, (self.processor, f"{self.cores} cores", gpu)))
+
+
+class Lost(msgspec.Struct, frozen=True, kw_only=True, tag="lost", omit_defaults=True):
+    """What a block has reported so far, on a backend and device, does not count: it is measured anew."""
+
+    block: int
+    backend: str
+    device: str
+    reason: str
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True, tag="header", omit_defaults=True):
@@ -189,7 +205,7 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True, tag="ending", omit_defau
     seconds: float
 
 
-Line = Header | Environment | Measurement | Ending
+Line = Header | Environment | Measurement | Lost | Ending
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):

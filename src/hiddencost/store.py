@@ -16,7 +16,7 @@ from typing import IO, Any
 import msgspec
 
 from hiddencost.errors import UserError
-from hiddencost.records import SCHEMA_VERSION, Ending, Environment, Header, Line, Measurement, Run
+from hiddencost.records import SCHEMA_VERSION, Ending, Environment, Header, Line, Lost, Measurement, Run
 
 RESULTS = "results.jsonl"
 
@@ -140,12 +140,29 @@ def _assemble(records: list[Line], path: Path) -> Run:
         raise UserError(f"{path}: damaged: the first line is not the header of a hiddencost run")
     endings = [record for record in records if isinstance(record, Ending)]
     spent = sum(ending.seconds for ending in endings)  # of a run that was resumed: of all its parts
+    environments, measurements = _that_count(records)
     return Run(
         header=header,
-        environments=tuple(record for record in records if isinstance(record, Environment)),
-        measurements=tuple(record for record in records if isinstance(record, Measurement)),
+        environments=environments,
+        measurements=measurements,
         ending=msgspec.structs.replace(endings[-1], seconds=spent) if endings else None,
     )
+
+
+def _that_count(records: list[Line]) -> tuple[tuple[Environment, ...], tuple[Measurement, ...]]:
+    """The environments and measurements, without those of a block that was lost after them."""
+    environments: list[Environment] = []
+    measurements: list[Measurement] = []
+    for record in records:
+        if isinstance(record, Environment):
+            environments.append(record)
+        elif isinstance(record, Measurement):
+            measurements.append(record)
+        elif isinstance(record, Lost):
+            lost = record.block, record.backend, record.device
+            environments = [e for e in environments if (e.block, e.backend, e.device) != lost]
+            measurements = [m for m in measurements if (m.block, m.case.backend, m.case.device) != lost]
+    return tuple(environments), tuple(measurements)
 
 
 def check_latest(latest: Path) -> None:

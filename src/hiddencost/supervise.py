@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -24,13 +25,24 @@ from typing import IO, Protocol
 
 import msgspec
 
-from hiddencost import backends, store
+from hiddencost import backends
 from hiddencost.doing import START_ANEW, Doing
 from hiddencost.errors import UserError
 from hiddencost.grid import METRIC_OF_SUITE, ROTATED, Fault, Job, Meeting, bench_folder
 from hiddencost.keeping import now
 from hiddencost.nursery import Forked, Nursery, worker_environment
-from hiddencost.records import OVER_BUDGET, REFERENCE, Case, Ending, Environment, Measurement, Run, State
+from hiddencost.records import (
+    OVER_BUDGET,
+    REFERENCE,
+    Case,
+    Ending,
+    Environment,
+    Line,
+    Lost,
+    Measurement,
+    Run,
+    State,
+)
 from hiddencost.turns import Round, conduct, in_any_order, there_and_back
 
 MEMORY_WORKERS = 2
@@ -49,6 +61,18 @@ class Progress(Protocol):
 Worker = subprocess.Popen[bytes] | Forked
 Left = dict[tuple[Case, str, int], None]
 """(case, metric, block) of what a process has still to report, in order."""
+
+
+class Writes(Protocol):
+    """Where records go: a run folder, or, from a node of a cluster, to the supervisor of the run. folder: for
+    logs, and for what pytest-benchmark writes."""
+
+    @property
+    def folder(self) -> Path: ...
+
+    def write(self, line: Line) -> None: ...
+
+
 CASE_TIMEOUT = 300.0
 """Seconds after which a case that shows no sign of life is given up."""
 
@@ -68,7 +92,7 @@ class End:
 class Supervisor:
     """One run: the writer of its folder, what is told of it, and the workers that are alive."""
 
-    writer: store.Writer
+    writer: Writes
     progress: Progress
     pytest_arguments: Sequence[str] = ()
     case_timeout: float = CASE_TIMEOUT
@@ -82,37 +106,48 @@ class Supervisor:
     _stopped: bool = False
 
     def run(self, timed: Sequence[Job], memory: Sequence[Job]) -> str:
-        """Runs all jobs. Returns `complete` or `interrupted`; what was measured is stored either way, and no
-        process is left behind."""
+        """Runs all jobs here. Returns `complete` or `interrupted`; what was measured is stored either way,
+        and no process is left behind."""
+        return until_interrupted([self], lambda: self.work(timed, memory))
 
-        def work() -> None:
-            self._work_together([job for job in timed if job.together])
-            self._work_in_turn([job for job in timed if not job.together])
-            self._work_side_by_side(memory)
-
-        return _until_interrupted([self], work)
+    def work(self, timed: Sequence[Job], memory: Sequence[Job]) -> None:
+        """Runs all jobs here, however that ends."""
+        self._work_together([job for job in timed if job.together])
+        self._work_in_turn([job for job in timed if not job.together])
+        self._work_side_by_side(memory)
 
     def _work_in_turn(self, jobs: Sequence[Job]) -> None:
-        """Timing blocks. Where the grid has a budget, the first of a backend and device shows how long it
-        takes besides its rotations (starting, tracing, compiling); those of the others get what is left."""
-        scales: dict[tuple[str, str], float] = {}
-        spent: dict[tuple[str, str], float] = {}
-        for number, job in enumerate(jobs, start=1):
-            began, ground = time.perf_counter(), job.ground
-            scale = scales.get(ground, 1.0)
-            kept = paced(job, scale, self._left_out)
-            if len(kept.tasks) < len(job.tasks):
-                self.progress.done("left out", len(job.tasks) - len(kept.tasks))
-            self._work([kept])
-            taken = time.perf_counter() - began
-            spent[ground] = spent.get(ground, 0.0) + taken
-            left = sum(other.ground == ground for other in jobs[number:])
-            rotated = self._rotated.get((ground, job.block), 0.0)
-            if job.time.budget is not None and left and rotated:
-                planned = sum(other.ground == ground for other in jobs)
-                budget = job.time.budget * planned / job.time.blocks
-                wanted = (budget - spent[ground]) / left - (taken - rotated)
-                scales[ground] = min(max(scale * wanted / rotated, LEAST_SCALE), MOST_SCALE)
+        """Timing blocks, as long as the budget allows."""
+        pace = Pace(jobs)
+        for job in jobs:
+            began, scale = time.perf_counter(), pace.scale(job)
+            self._work([self.to_measure(job, scale)])
+            pace.learn(job, scale, time.perf_counter() - began, self.rotated(job))
+
+    def to_measure(self, job: Job, scale: float) -> Job:
+        """What is measured of a timing block, with its rotations multiplied: without what the first one has
+        left out, which is told."""
+        kept = paced(job, scale, self._left_out)
+        if len(kept.tasks) < len(job.tasks):
+            self.progress.done("left out", len(job.tasks) - len(kept.tasks))
+        return kept
+
+    def rotated(self, job: Job) -> float:
+        """Seconds of the timed calls of a block."""
+        return self._rotated.get((job.ground, job.block), 0.0)
+
+    def lose(self, jobs: Sequence[Job], left: Left, reason: str) -> None:
+        """What has arrived of these jobs does not count, and all of it is `left` again."""
+        every = all_of(jobs)
+        with self._lock:
+            for job in jobs:
+                self.writer.write(
+                    Lost(block=job.block, backend=job.backend, device=job.device, reason=reason)
+                )
+                self._rotated.pop((job.ground, job.block), None)
+                self._left_out -= {task.case for task in job.tasks}
+            self.progress.done("lost", len(left) - len(every))
+        left.update(every)
 
     def _work_together(self, jobs: Sequence[Job]) -> None:
         """Timing blocks in which all backends and devices take turns, each in a process of its own."""
@@ -145,23 +180,23 @@ class Supervisor:
         new process goes on with what is left; a group that was cut short is measured again."""
         attempt = 0
         while jobs and not self._stopped:
-            left = _all_of(jobs)
+            left = all_of(jobs)
             name = jobs[0].name + (f"-again-{attempt}" if attempt else "")
             end = self._worker(jobs, name, left)
             if self._stopped or self.pytest_arguments or not left:
                 return
-            given_up = self._too_large if end.anew else self._note(end, name, left)
+            given_up = self._too_large if end.anew else self.note(end, name, left)
             jobs = unfinished(jobs, left.keys(), given_up)
             attempt += 1
 
     def _work_by_turns(self, job: Job, turns: socket.socket) -> None:
         """Measures the job in one process that takes turns with others. Where it ends early, nothing is
         measured again: what is left has the reason."""
-        left, name = _all_of([job]), job.name
+        left, name = all_of([job]), job.name
         with turns:
             end = self._worker([job], name, left, turns)
         if left and not self._stopped:
-            self._note(replace(end, case=None), name, left)
+            self.note(replace(end, case=None), name, left)
 
     def _worker(
         self,
@@ -258,7 +293,10 @@ class Supervisor:
     def _store(self, line: bytes, left: Left) -> None:
         if not line.endswith(b"\n"):
             return  # the worker was killed while it wrote
-        record = msgspec.json.decode(line, type=Measurement | Environment)
+        self.keep(msgspec.json.decode(line, type=Measurement | Environment), left)
+
+    def keep(self, record: Measurement | Environment, left: Left) -> None:
+        """Stores a record, tells it, and takes what it is of from what is `left`."""
         with self._lock:
             self.writer.write(record)
             if isinstance(record, Environment):
@@ -275,16 +313,16 @@ class Supervisor:
                 del left[key]
                 self.progress.done(str(record.case), 1)
 
-    def _note(self, end: End, name: str, left: Left) -> set[Case]:
+    def note(self, end: End, name: str, left: Left) -> set[Case]:
         """A record for what the process was at when it ended, taken out of `left`. That is one case;
         all of a group whose reference it was, as nothing there can be compared; and everything where it
-        is not known, or was done already. Returns those cases."""
+        is not known, or was done already. name: of its log, or ''. Returns those cases."""
         at = [key for key in left if key[0] == end.case]
         if end.case is not None and end.case.strategy == REFERENCE:
             at = [key for key in left if key[0].group == end.case and key[1] == "seconds"] or at
         given_up = at or list(left)
         for case, metric, block in given_up:
-            reason = f"block {block}: its process {end.reason} (see logs/{name}.log)"
+            reason = f"block {block}: its process {end.reason}" + f" (see logs/{name}.log)" * bool(name)
             with self._lock:
                 self.writer.write(
                     Measurement(case=case, metric=metric, state=end.state, reason=reason, block=block)
@@ -294,7 +332,7 @@ class Supervisor:
         return {case for case, _, _ in given_up}
 
 
-def _until_interrupted(supervisors: Sequence[Supervisor], work: Callable[[], None]) -> str:
+def until_interrupted(supervisors: Sequence[Supervisor], work: Callable[[], None]) -> str:
     """Does the work, ends all workers and writes the last line of each run: `complete` or `interrupted`."""
     began = time.perf_counter()
     how = "complete"
@@ -344,7 +382,7 @@ def side_by_side(
         ]
         _at_once([before, after], calls)
 
-    return _until_interrupted([before, after], work)
+    return until_interrupted([before, after], work)
 
 
 def _by_turns(hands: Sequence[tuple[Supervisor, Job]], one_round: Round, job: Job) -> None:
@@ -404,7 +442,7 @@ def out_of_memory_kills() -> int:
     return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
 
 
-def _all_of(jobs: Sequence[Job]) -> Left:
+def all_of(jobs: Sequence[Job]) -> Left:
     return {(task.case, METRIC_OF_SUITE[task.suite], job.block): None for job in jobs for task in job.tasks}
 
 
@@ -440,6 +478,34 @@ def unfinished(
         if tasks:
             left.append(msgspec.structs.replace(job, tasks=tasks))
     return left
+
+
+class Pace:
+    """How long the rotations of these timing blocks may take. Where the grid has a budget, the first block of
+    a backend and device shows how long one takes besides its rotations (starting, tracing, compiling); those
+    of the others get what is left."""
+
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        self._planned = Counter(job.ground for job in jobs)
+        self._done: Counter[tuple[str, str]] = Counter()
+        self._spent: defaultdict[tuple[str, str], float] = defaultdict(float)
+        self._scales: dict[tuple[str, str], float] = {}
+
+    def scale(self, job: Job) -> float:
+        """By what the rotations of a block are to be multiplied that begins now."""
+        return self._scales.get(job.ground, 1.0)
+
+    def learn(self, job: Job, scale: float, taken: float, rotated: float) -> None:
+        """What a block took, in seconds, and its timed calls of that, whose rotations had that scale."""
+        ground = job.ground
+        self._done[ground] += 1
+        self._spent[ground] += taken
+        left = self._planned[ground] - self._done[ground]
+        if job.time.budget is None or not left or not rotated:
+            return
+        budget = job.time.budget * self._planned[ground] / job.time.blocks
+        wanted = (budget - self._spent[ground]) / left - (taken - rotated)
+        self._scales[ground] = min(max(scale * wanted / rotated, LEAST_SCALE), MOST_SCALE)
 
 
 def paced(job: Job, scale: float, left_out: Collection[Case]) -> Job:

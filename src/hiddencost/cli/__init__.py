@@ -27,6 +27,7 @@ from hiddencost.cli.measuring import (
 )
 from hiddencost.cli.showing import show
 from hiddencost.errors import UserError
+from hiddencost.kinds import by_kind
 from hiddencost.records import TWIN
 from hiddencost.supervise import CASE_TIMEOUT
 from hiddencost.trees import git_commit
@@ -127,6 +128,14 @@ def _axis(
 )
 @click.option("--threads", type=int, help="Threads for one operation.")
 @click.option(
+    "--executor",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Where blocks are measured: here, one after the other; or on the nodes of a Ray cluster.",
+)
+@click.option("--address", metavar="HOST:PORT", help="Head of the Ray cluster [default: the one here].")
+@click.option(
     "--resume",
     type=click.Path(path_type=Path),
     metavar="RUN",
@@ -138,6 +147,8 @@ def run(
     out: Path | None,
     resume: Path | None,
     case_timeout: float,
+    executor: str,
+    address: str | None,
     pytest_arguments: tuple[str, ...],
     **overrides: Any,
 ) -> None:
@@ -151,8 +162,10 @@ def run(
     """
     if not case_timeout > 0:
         raise UserError(f"--case-timeout {case_timeout:g}: must be above 0 seconds")
+    if address and executor != "ray":
+        raise UserError(f"--address {address}: add --executor ray")
     if resume is not None:
-        _go_on(resume, case_timeout, _given(click.get_current_context()))
+        _go_on(resume, case_timeout, _given(click.get_current_context()), executor, address)
         return
     from hiddencost.suites import CATALOGUE
 
@@ -164,9 +177,10 @@ def run(
     names = ("blocks", "precision", "seconds", "budget", "threads")
     time = {name: overrides[name] for name in names if overrides[name] is not None}
     replaced = "backend" in axes or "device" in axes
-    grid.check(planned, grid.anywhere(CATALOGUE) if replaced else CATALOGUE, f"grid {source}")
+    catalogue = CATALOGUE if executor == "local" else grid.any_device(CATALOGUE)  # nodes have their own
+    grid.check(planned, grid.anywhere(CATALOGUE) if replaced else catalogue, f"grid {source}")
     planned = grid.override(planned, axes, time)
-    grid.check(planned, CATALOGUE, "command line")
+    grid.check(planned, catalogue, "command line")
     timed, memory = grid.timed_jobs(planned), grid.memory_jobs(planned)
     if not timed and not memory:
         raise UserError(f"grid {source}: plans no case: give it a [[forward]] or a [[memory]] section")
@@ -174,12 +188,14 @@ def run(
     head = header(planned, text, [*timed, *memory])
     if out is None:
         store.check_latest(REPORTS / "latest")
+    ray = _connected(executor, address)
     writer = store.Writer(folder, head)
-    warn(timed)
-    how = supervised(writer, timed, memory, pytest_arguments, case_timeout)
+    if ray is None:
+        warn(timed)
+    how = supervised(writer, timed, memory, pytest_arguments, case_timeout, ray)
     if out is None:
         store.point_latest(folder, REPORTS / "latest")
-    _finish(folder, how)
+    _finish(folder, how, executor)
 
 
 def _given(context: click.Context) -> list[str]:
@@ -189,24 +205,41 @@ def _given(context: click.Context) -> list[str]:
     return [
         parameter.opts[0] if isinstance(parameter, click.Option) else "what follows --"
         for parameter in context.command.params
-        if parameter.name not in ("resume", "case_timeout")
+        if parameter.name not in ("resume", "case_timeout", "executor", "address")
         and context.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE
     ]
 
 
-def _go_on(folder: Path, case_timeout: float, given: Sequence[str]) -> None:
+def _connected(executor: str, address: str | None) -> Any:
+    """Ray, where it is to measure."""
+    if executor != "ray":
+        return None
+    from hiddencost.cluster import connect
+
+    return connect(address or "auto")
+
+
+def _go_on(
+    folder: Path, case_timeout: float, given: Sequence[str], executor: str, address: str | None
+) -> None:
     """Measures what a run lacks, where it can be compared with what it has."""
     from hiddencost import environment
+    from hiddencost.cluster import anew
     from hiddencost.supervise import remaining
 
     if given:
         raise UserError(f"--resume takes the plan from the run: leave out {', '.join(given)}")
     found = store.read(folder)
     planned = grid.planned_in(found.header, str(folder))
+    if found.environments and bool(found.environments[0].node) != (executor == "ray"):
+        where, to_do = ("on a cluster", "add") if executor == "local" else ("on one machine", "leave out")
+        raise UserError(f"{folder}: was measured {where}: {to_do} --executor ray")
+    # Machines of a cluster may differ: their seconds are never pooled.
+    compared = environment.changes if executor == "local" else environment.changed_versions
     changes = [
         change
         for before in found.environments[:1]
-        for change in environment.changes(
+        for change in compared(
             before, environment.capture(0, {}, own_load=0, backend=before.backend, device=before.device)
         )
     ]
@@ -214,25 +247,32 @@ def _go_on(folder: Path, case_timeout: float, given: Sequence[str]) -> None:
         changes.append(f"hiddencost's commit was {found.header.git_commit} and is {git_commit()}")
     if changes:
         raise UserError(f"{folder}: cannot be resumed: {'; '.join(changes)}. Start a new run")
-    timed, memory = (remaining(jobs, found) for jobs in (grid.timed_jobs(planned), grid.memory_jobs(planned)))
+    every = grid.timed_jobs(planned), grid.memory_jobs(planned)
+    timed, memory = (remaining(jobs, found) for jobs in every)
     if not timed and not memory:
         click.echo(f"{folder}: nothing is missing")
         _finish(folder, "complete")
         return
+    ray = _connected(executor, address)
     writer = store.Writer(folder, None)
-    warn(timed)
-    how = supervised(writer, timed, memory, (), case_timeout)
+    if ray is None:
+        warn(timed)
+    else:
+        timed, memory = (anew(writer, jobs, found) for jobs in every)
+    how = supervised(writer, timed, memory, (), case_timeout, ray)
     if folder.parent == REPORTS / "runs":
         store.point_latest(folder, REPORTS / "latest")
-    _finish(folder, how)
+    _finish(folder, how, executor)
 
 
-def _finish(folder: Path, how: str) -> None:
+def _finish(folder: Path, how: str, executor: str = "local") -> None:
     """The last words of a run."""
     if how == "interrupted":
         click.echo(
             f"\nInterrupted. What was measured is kept: hiddencost report {folder}\n"
             f"Go on:                                   hiddencost run --resume {folder}"
+            + f" --executor {executor}"
+            * (executor != "local")
         )
         sys.exit(130)
     refuse_nothing(folder)
@@ -256,19 +296,24 @@ def _report(folder: Path, against: Path | None = None) -> None:
     from hiddencost import page, plots
     from hiddencost.page.compared import compare
     from hiddencost.page.html import write_page
+    from hiddencost.page.kinds import kinds, page_of
 
     found = store.read(folder)
     compared = compare(found, store.read(against), str(against)) if against else None
     into = folder if folder.is_dir() else folder.parent
+    beside = kinds(found)
+    also = [beside] if beside.full else []
     try:
-        drawn = plots.render(found, into / "plots")
-        written = page.write_report(found, into, drawn)
-        shown = write_page(found, into, drawn, compared)
+        for number, part in reversed(list(enumerate(by_kind(found).values()))):
+            place = into / page_of(number)
+            drawn = plots.render(part, place / "plots")
+            written = page.write_report(part, place, drawn, also)
+            shown = write_page(part, place, drawn, compared, also)
     except OSError as error:
         raise UserError(
             f"report of {folder}: cannot be written ({error.strerror}: {error.filename})"
         ) from None
-    click.echo("\n".join([*page.summary_lines(found), *page.together_lines(found)]))
+    click.echo("\n".join([*page.summary_lines(part), *page.together_lines(part)]))
     click.echo(f"\nRun:      {folder}\nPage:     {shown}\nReport:   {written}")
     click.echo(f"One case: hiddencost show {folder} CASE\nAgain:    hiddencost report {folder}")
 

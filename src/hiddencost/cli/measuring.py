@@ -60,13 +60,19 @@ def supervised(
     memory: Sequence[grid.Job],
     pytest_arguments: Sequence[str],
     case_timeout: float = CASE_TIMEOUT,
+    ray: Any = None,
 ) -> str:
+    """Measures the jobs here, or on the nodes of the cluster that `ray` is connected to."""
+    from hiddencost.cluster import Cluster
     from hiddencost.supervise import Supervisor
 
     total = sum(len(job.tasks) for job in [*timed, *memory])
     try:
         with progress(total) as bar:
-            return Supervisor(writer, bar, pytest_arguments, case_timeout).run(timed, memory)
+            supervisor = Supervisor(writer, bar, pytest_arguments, case_timeout)
+            if ray is None:
+                return supervisor.run(timed, memory)
+            return Cluster(ray, supervisor, lambda what: click.echo(f"warning: {what}")).run(timed, memory)
     finally:
         writer.close()
 

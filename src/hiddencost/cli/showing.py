@@ -9,6 +9,7 @@ import click
 
 from hiddencost import store
 from hiddencost.formatting import one_line, readable
+from hiddencost.kinds import by_kind
 
 
 @click.command()
@@ -26,5 +27,9 @@ def show(run_folder: Path, words: tuple[str, ...]) -> None:
 
     run = store.read(run_folder)
     case = one_case.find(run, words, one_line(str(run_folder)))
-    text = "\n".join(one_case.lines(run, case))
+    parts = by_kind(run)
+    lines = []
+    for kind, part in parts.items():
+        lines += [f"On {kind}:"] * (len(parts) > 1) + one_case.lines(part, case)
+    text = "\n".join(lines)
     click.echo(readable(text, getattr(sys.stdout, "encoding", None) or "ascii"))

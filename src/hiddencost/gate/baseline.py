@@ -19,12 +19,13 @@ from hiddencost.gate.judging import Evidence, judge
 from hiddencost.gate.lookups import SLOPE_RATIO, SLOPED, slope_ratios
 from hiddencost.gate.missing import GONE, Reasons, failed, missing, reasons
 from hiddencost.gate.sides import exact
+from hiddencost.kinds import by_kind
 from hiddencost.records import REFERENCE, SCHEMA_VERSION, TWIN, Case, Change, Environment, Run
 from hiddencost.stats import Table
 
 CONDITIONS = ("system", "threads", "settings")
 """What must be the same for two runs to be compared."""
-
+ON_SEVERAL_KINDS = "was measured on several kinds of machine, and the gate compares one kind: {}"
 
 LARGEST_LOG = 20.0
 """A ratio of more than half a billion is no ratio of times."""
@@ -79,6 +80,8 @@ def keep(run: Run, source: str) -> Baseline:
         raise UserError(
             f"{source}: not complete: `hiddencost run --resume {source}` measures what is missing"
         )
+    if len(kinds := by_kind(run)) > 1:
+        raise UserError(f"{source}: {ON_SEVERAL_KINDS.format('; '.join(kinds))}")
     bad = [f"{case} ({why})" for (case, _), why in reasons(run).items() if failed(why)]
     if bad:
         raise UserError(f"{source}: {len(bad)} failed, and no later run could be compared: {bad[0]}")
@@ -148,6 +151,8 @@ def _differences(baseline: Baseline, run: Run, part: bool) -> Iterator[str]:
     """What makes the run another measurement than the baseline's, in words."""
     if not run.environments:
         return
+    if len(kinds := by_kind(run)) > 1:
+        yield f"this run {ON_SEVERAL_KINDS.format('; '.join(kinds))}"
     now = run.environments[0]
     for what in CONDITIONS:
         before, after = getattr(baseline.environment, what), getattr(now, what)

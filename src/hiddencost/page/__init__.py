@@ -47,22 +47,23 @@ class Question:
     figures: Grid
 
 
-def write_report(run: Run, folder: Path, plots: Sequence[str]) -> Path:
-    """Writes `report.md` into `folder`, with links to `plots/NAME.png` for the names in `plots`."""
+def write_report(run: Run, folder: Path, plots: Sequence[str], also: Sequence[Section] = ()) -> Path:
+    """Writes `report.md` into `folder`, with links to `plots/NAME.png` for the names in `plots`. also: more
+    sections, after the plots."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "report.md"
-    path.write_text(markdown(run, plots), encoding="utf-8")
+    path.write_text(markdown(run, plots, also), encoding="utf-8")
     return path
 
 
-def markdown(run: Run, plots: Sequence[str]) -> str:
+def markdown(run: Run, plots: Sequence[str], also: Sequence[Section] = ()) -> str:
     """The report as Markdown."""
     table = Table(sound(run))
     return markdown_template("report.md.j2").render(
         facts=opening(run),
         questions=questions(table),
         plots=plots,
-        sections=sections(table, run),
+        sections=[*also, *sections(table, run)],
     )
 
 

@@ -19,6 +19,7 @@ from hiddencost.page import Question, opening, questions, sections
 from hiddencost.page.choosing import chooser
 from hiddencost.page.compared import Compared
 from hiddencost.page.fastest import STATES
+from hiddencost.page.grids import Section
 from hiddencost.page.rows import PICKED, packed, rows_of, that_matter
 from hiddencost.page.strips import strips
 from hiddencost.page.templates import TEMPLATES, html_template
@@ -39,10 +40,17 @@ class Drawing:
     svg: str
 
 
-def write_page(run: Run, folder: Path, plots: Sequence[str], compared: Compared | None = None) -> Path:
-    """Writes `index.html` into `folder`, with the plots of those names that lie in `folder/plots`."""
+def write_page(
+    run: Run,
+    folder: Path,
+    plots: Sequence[str],
+    compared: Compared | None = None,
+    also: Sequence[Section] = (),
+) -> Path:
+    """Writes `index.html` into `folder`, with the plots of those names that lie in `folder/plots`. also: more
+    sections."""
     path = folder / "index.html"
-    path.write_text(html(run, drawings(folder / "plots", plots), compared), encoding="utf-8")
+    path.write_text(html(run, drawings(folder / "plots", plots), compared, also), encoding="utf-8")
     return path
 
 
@@ -60,7 +68,9 @@ def drawings(folder: Path, names: Sequence[str]) -> list[Drawing]:
     return found
 
 
-def html(run: Run, drawn: Sequence[Drawing], compared: Compared | None = None) -> str:
+def html(
+    run: Run, drawn: Sequence[Drawing], compared: Compared | None = None, also: Sequence[Section] = ()
+) -> str:
     """The page as text."""
     from hiddencost.page.drawings import palette, variable
     from hiddencost.plots.style import colour
@@ -82,7 +92,7 @@ def html(run: Run, drawn: Sequence[Drawing], compared: Compared | None = None) -
         facts=opening(run),
         questions=[(q, WORDS[q.answer.word], strips(q.answer.figures)) for q in asked],
         drawings=drawn,
-        sections=sections(table, run),
+        sections=[*also, *sections(table, run)],
         warnings=list(dict.fromkeys(w for e in run.environments for w in e.warnings)),
         compared=compared,
         counts=(len(rows), len(every)),

@@ -1,0 +1,71 @@
+"""The kinds of machine that measured a run, side by side: ratios only, since seconds of unlike machines are
+not of one thing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import combinations
+
+from hiddencost.claims import sound
+from hiddencost.claims.evidence import at, where
+from hiddencost.formatting import NONE
+from hiddencost.kinds import by_kind
+from hiddencost.page.grids import Grid, Section, by_group, planned_order, ratio, way
+from hiddencost.records import REFERENCE, Case, Comparison, Run
+from hiddencost.stats import Table
+
+FOLDER = "kinds"
+"""Of the run folder: where the pages of the kinds lie that are not the run's main one."""
+
+
+def page_of(number: int) -> str:
+    """The folder of a kind's page, from the run's."""
+    return f"{FOLDER}/{number}" if number else "."
+
+
+def kinds(run: Run) -> Section:
+    """The kinds of a run, with the blocks of each; then how each way compares with the plain forward pass on
+    each. No tables where it is one kind."""
+    found = by_kind(run)
+    title = "Kinds of machine"
+    if len(found) < 2:
+        return Section(title, "", ())
+    tables = {kind: Table(sound(part)) for kind, part in found.items()}
+    every = Table(sound(run))
+    names = {kind: f"kind {number}" for number, kind in enumerate(found, start=1)}
+    machines = Grid(
+        ("", "machine", "nodes", "blocks of times", "page"),
+        tuple(
+            (
+                names[kind],
+                kind,
+                str(len({one.node for one in part.environments if one.kind == kind})),
+                str(len({m.block for m in part.measurements if m.metric == "seconds"})),
+                f"{page_of(number)}/index.html",
+            )
+            for number, (kind, part) in enumerate(found.items())
+        ),
+    )
+    cases = [case for case in planned_order(every, every.cases("seconds")) if case.strategy != REFERENCE]
+    columns: dict[str, Callable[[Case], str]] = {
+        "scene": lambda case: f"{at(case)}, {where(case)}",
+        "way": way,
+    }
+    for kind, table in tables.items():
+        columns[names[kind]] = lambda case, table=table: ratio(table.compare(case))  # type: ignore[misc]
+    columns["pooled"] = lambda case: _pooled([table.compare(case) for table in tables.values()], every, case)
+    note = (
+        "Time over that of the plain forward pass, on each kind of machine. Seconds of unlike machines are "
+        "never pooled: each kind has a page of its own. Ratios are pooled where the intervals of all kinds "
+        "overlap; an interval takes five blocks. Bytes and counts are read once, anywhere."
+    )
+    return Section(title, note, (machines, *by_group(cases, columns)))
+
+
+def _pooled(found: list[Comparison | None], every: Table, case: Case) -> str:
+    if any(one is None or one.low is None for one in found):
+        return NONE
+    bounds = [(one.low or 0.0, one.high or 0.0) for one in found if one]
+    if any(mine[0] > theirs[1] or theirs[0] > mine[1] for mine, theirs in combinations(bounds, 2)):
+        return "they differ"
+    return ratio(every.compare(case))
