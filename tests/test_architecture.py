@@ -17,6 +17,7 @@ ORDER = (
     "stats",
     "environment",
     "recommended",
+    "foretold",
     "doing",
     "turns",
     "claims",

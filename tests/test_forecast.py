@@ -14,6 +14,11 @@ from hiddencost.forecast import Forecast, Way, Work, forecast, line
 from hiddencost.forecast.lowering import Program
 from hiddencost.forecast.pace import fitted, pace, timed
 from hiddencost.forecast.shapes import SHAPES, device, find, size_bytes
+from hiddencost.foretold import DEVICE, HEAP, WORK, Foretold, Held, Large, Timed
+from hiddencost.page.foretold import foretold as foretold_on_page
+from hiddencost.page.foretold import section
+from hiddencost.plots.foretold import draw
+from hiddencost.plots.foretold import foretold as foretold_drawn
 from hiddencost.records import OUTPUT, REFERENCE, TWIN, Case, Measurement
 from hiddencost.stats import Table
 
@@ -150,6 +155,84 @@ def test_devices_and_shapes_are_found_by_name():
     assert find("minilm").blocks == 6
 
 
+FORETOLD = Foretold(
+    held=(
+        Held(device="cpu", mode="jit", of=WORK, cases=9, median=0, median_size=0, largest=0),
+        Held(device="cpu", mode="jit", of=HEAP, cases=9, median=-0.097, median_size=0.097, largest=0.355),
+        Held(device="gpu", mode="jit", of=DEVICE, cases=5, median=-0.044, median_size=0.05, largest=0.4),
+    ),
+    timed=(
+        Timed(
+            run="r",
+            backend="jax",
+            mode="jit",
+            device="cpu",
+            shapes=3,
+            cases=10,
+            median_size=0.04,
+            largest=0.1,
+        ),
+    ),
+    large=(
+        Large(
+            model="large",
+            batch=2,
+            length=4096,
+            weights_bytes=100 * 2**30,
+            all_bytes=60 * 2**30,
+            peaks={
+                "final_only": 1 * 2**30,
+                "functional_submodel": 2 * 2**30,
+                "always_return_all": 64 * 2**30,
+            },
+            fits={"final_only": ("h200",), "functional_submodel": ("h200",), "always_return_all": ()},
+        ),
+    ),
+    dtype="bfloat16",
+    points="last_four",
+    devices=(("t4", 16e9), ("h200", 141e9)),
+)
+
+
+def test_a_forecast_is_told_with_the_error_of_those_that_were_measured():
+    assert FORETOLD.of_peaks("jit", on_gpu=False).median == -0.097
+    assert FORETOLD.of_peaks("jit", on_gpu=True).largest == 0.4
+    assert FORETOLD.of_peaks("eager", on_gpu=True) is None
+
+
+def test_the_largest_models_stand_on_the_page_with_the_errors_of_such_forecasts():
+    large, held, taken = section(FORETOLD).grids
+    assert large.header == (
+        *("model", "weights", "peak: plain pass", "peak: last_four", "peak: all"),
+        *("all hidden states", "all fit on"),
+    )
+    assert large.rows == (
+        ("large 2x4,096", "100.0 GiB", "1.000 GiB", "2.000 GiB", "64.00 GiB", "60.00 GiB", "none"),
+    )
+    assert held.rows[1] == ("cpu", "jit", "peak heap", "9", "-9.7 %", "9.7 %", "35.5 %")
+    assert taken.rows == (("r", "jax", "jit", "cpu", "3", "10", "4.0 %", "10.0 %"),)
+
+
+def test_they_stand_on_the_pages_of_runs_that_measured_jax_compiled(monkeypatch):
+    monkeypatch.setattr("hiddencost.foretold.shipped", lambda: FORETOLD)
+    case = Case(model="m", strategy=REFERENCE, backend="jax", mode="jit", batch=1, length=8)
+    for there, one in ((True, case), (False, case.with_(mode="eager"))):
+        table = Table(run_of([Measurement(case=one, metric="seconds", values=(0.5,))]))
+        assert foretold_on_page(table).full == there
+        assert (foretold_drawn(table) is not None) == there
+
+
+def test_their_plot_says_the_finding_and_draws_every_peak_beside_the_weights():
+    figure = draw(FORETOLD)
+    assert figure.get_suptitle().replace("\n", " ") == (
+        "All hidden states of large at 2 × 4,096 tokens are 60.00 GiB: returning them takes 164.0 GiB with "
+        "the weights"
+    )
+    (axis,) = figure.axes
+    bars = [(bar.get_x(), bar.get_width()) for bar in axis.patches if bar.get_height() < 0.9]
+    assert bars == [(0, 100), (100, 1), (100, 2), (100, 64)]
+
+
 WHOLE = ("forecast", "--batch", "1", "--seq", "8")
 
 
@@ -190,6 +273,7 @@ def test_the_table_tells_what_fits_and_how_long_the_copy_takes(monkeypatch):
     monkeypatch.setattr("hiddencost.forecast.lowering.Shapes", lambda *given, fused: fused)
     monkeypatch.setattr("hiddencost.backends.check", lambda name: None)
     monkeypatch.setattr("hiddencost.backends.start", lambda name, threads: None)
+    monkeypatch.setattr("hiddencost.foretold.shipped", lambda: FORETOLD)
     result = call(*WHOLE, "--model", "llama3_8b", "--device", "h100")
     assert result.exit_code == 0, result.output
     lines = result.output.splitlines()
@@ -197,8 +281,9 @@ def test_the_table_tells_what_fits_and_how_long_the_copy_takes(monkeypatch):
         "llama3_8b, bfloat16, 1 x 8: 2 hidden states of 10 blocks; weights 18.63 GiB; 74.51 GiB of memory"
     )
     assert " ".join(lines[1].split()) == (
-        "way mode payload live-set floor peak with weights passes fits to the host"
+        "way mode payload live-set floor peak expected error with weights passes fits to the host"
     )
+    assert lines[2].split()[8:11] == ["-4.4", "%,", "40.0"]
     assert lines[2].split()[-3:] == ["1.00", "yes", "–"]
     assert lines[3].split()[-4:] == ["0.960", "no", "1.00", "s"]
     assert "which misses 5 blocks by 0.12%" in lines[5]

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hiddencost import formatting, store
+from hiddencost import foretold, formatting, store
 from hiddencost.claims import sound
 from hiddencost.cli.measuring import silent
 from hiddencost.errors import UserError, nearest
-from hiddencost.formatting import NONE, quantity
+from hiddencost.formatting import NONE, percent, quantity
 from hiddencost.grid import DTYPES
 from hiddencost.stats import Table
 
@@ -82,7 +82,7 @@ def forecast(
         f"{quantity(found.weights_bytes, unit='B')}"
         + (f"; {quantity(room, unit='B')} of memory" if room else "")
     )
-    header = ("way", "mode", "payload", "live-set floor", "peak", "with weights", "passes")
+    header = ("way", "mode", "payload", "live-set floor", "peak", "expected error", "with weights", "passes")
     rows = [
         (
             *header,
@@ -94,6 +94,7 @@ def forecast(
             (
                 *(way.strategy, way.mode, quantity(way.payload_bytes, unit="B")),
                 *(quantity(size, unit="B") for size in (way.floor_bytes, way.peak_bytes)),
+                _expected_error(way.mode, bool(on)),
                 quantity(way.peak_bytes + found.weights_bytes, unit="B"),
                 quantity(way.passes),
                 *(["yes" if found.fits(way, room) else "no"] if room else []),
@@ -111,6 +112,8 @@ def forecast(
         * bool(on)
         + f"a line through {DEPTHS[0]} and {DEPTHS[1]} blocks, which misses {CHECKED} blocks by "
         f"{found.missed:.2%}. In eager a block's working set is what its operations hold on JAX, one by one."
+        " Expected error: of such peaks where they were measured (forecast / measured - 1: median, and the "
+        "largest size)."
         + " To the host: payload / the link's rate, at best." * bool(on)
         + (
             f" Time here: fitted to {run_folder}, whose shapes it misses by {pace.median_error:.0%} (median) "
@@ -119,6 +122,11 @@ def forecast(
             else ""
         )
     )
+
+
+def _expected_error(mode: str, on_gpu: bool) -> str:
+    found = foretold.shipped().of_peaks(mode, on_gpu)
+    return f"{percent(found.median, signed=True)}, {percent(found.largest)}" if found else NONE
 
 
 def _copied(payload_bytes: float, link_bytes: float) -> str:

@@ -18,6 +18,7 @@ from hiddencost.page.circumstances import environments, not_measured, opening, u
 from hiddencost.page.copies import copies
 from hiddencost.page.costs import growth, one_off
 from hiddencost.page.fastest import fastest_lines
+from hiddencost.page.foretold import foretold
 from hiddencost.page.found import found
 from hiddencost.page.freed import freed
 from hiddencost.page.grids import Grid, Section
@@ -147,6 +148,7 @@ def sections(table: Table, run: Run) -> list[Section]:
         lookups(table),
         found(table),
         probes(table),
+        foretold(table),
         not_measured(run),
         environments(run),
     ]

@@ -15,6 +15,7 @@ from hiddencost.claims import sound
 from hiddencost.plots.backends import backends
 from hiddencost.plots.copying import copying
 from hiddencost.plots.dataset import dataset_growth, payload
+from hiddencost.plots.foretold import foretold
 from hiddencost.plots.freed import freed
 from hiddencost.plots.growth import growth
 from hiddencost.plots.latency import latency_batch, latency_length
@@ -78,4 +79,5 @@ PLOTS: tuple[Plot, ...] = (
     Plot("dataset_growth", dataset_growth, "What do the hidden states of a whole data set take?"),
     Plot("payload", payload, "How much do hidden states weigh, beside the model?"),
     Plot("probing", probing, "What does each hidden state know?"),
+    Plot("foretold", foretold, "What would the hidden states of the largest models take?"),
 )

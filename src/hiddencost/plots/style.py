@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import matplotlib
 from matplotlib.colors import to_hex, to_rgb
@@ -23,7 +24,9 @@ from matplotlib.figure import Figure
 
 from hiddencost.formatting import one_line
 from hiddencost.records import OUTPUT, REFERENCE, SINGLE_BLOCK, TWIN, Case
-from hiddencost.stats import Table
+
+_Given = TypeVar("_Given")
+_Drawn = TypeVar("_Drawn", bound=Figure | None)
 
 COLOURS: dict[str, str] = {
     REFERENCE: "#000000",
@@ -155,13 +158,13 @@ def settings() -> Iterator[None]:
         yield
 
 
-def styled(draw: Callable[[Table], Figure | None]) -> Callable[[Table], Figure | None]:
+def styled(draw: Callable[[_Given], _Drawn]) -> Callable[[_Given], _Drawn]:
     """`draw`, run under `settings`."""
 
     @functools.wraps(draw)
-    def drawn(table: Table) -> Figure | None:
+    def drawn(given: _Given) -> _Drawn:
         with settings():
-            return draw(table)
+            return draw(given)
 
     return drawn
 
