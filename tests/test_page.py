@@ -15,6 +15,7 @@ from test_claims import ALWAYS, MIB, case, group, heap, run_of, value
 from hiddencost.claims import CLAIMS
 from hiddencost.page import escaped, markdown, summary_lines, write_report
 from hiddencost.page.costs import break_even
+from hiddencost.page.html import html
 from hiddencost.plots import PLOTS
 from hiddencost.records import Case, Ending, Environment, Measurement, Run
 from hiddencost.stats import Table
@@ -44,6 +45,24 @@ def test_write_report_writes_one_file_and_says_where(tmp_path: Path) -> None:
     path = write_report(run_of([]), tmp_path / "new", [])
     assert path == tmp_path / "new" / "report.md"
     assert path.read_text(encoding="utf-8").startswith("# What does a hidden state cost?\n")
+
+
+def test_all_that_is_written_of_a_run_reads_one_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+    init = Table.__init__
+
+    def counted(self: Table, run: Run) -> None:
+        made.append(run.header)
+        init(self, run)
+
+    monkeypatch.setattr(Table, "__init__", counted)
+    run = synthetic_run(blocks=2)
+    write_report(run, tmp_path, ["overhead"])
+    summary_lines(run)
+    html(run, [])
+    assert made.count(run.header) == 1
 
 
 def test_the_opening_names_models_machine_grid_and_blocks() -> None:

@@ -17,7 +17,7 @@ import msgspec
 
 import hiddencost
 from hiddencost import backends, store
-from hiddencost.claims import sound
+from hiddencost.claims import table_of
 from hiddencost.errors import UserError
 from hiddencost.forecast import CHECKED, DEPTHS, covers, forecast
 from hiddencost.forecast.lowering import Shapes
@@ -29,7 +29,6 @@ from hiddencost.formatting import percent, piped, quantity
 from hiddencost.page.foretold import section
 from hiddencost.plots.foretold import draw
 from hiddencost.plots.style import save
-from hiddencost.stats import Table
 
 REPORTS = Path(__file__).parents[2] / "reports"
 TIMED = ("reference-backends",)
@@ -48,7 +47,7 @@ def measured(works):
     """(run, case, metric, measured, forecast) of every case of a way that is forecast; in place of the
     forecast the reason why there is none."""
     for name in RUNS:
-        table = Table(sound(store.read(REPORTS / name)))
+        table = table_of(store.read(REPORTS / name))
         for metric in METRICS:
             for case in table.cases(metric, backend="jax"):
                 if not covers(case, case.mode):
@@ -93,7 +92,7 @@ def validation(works):
 def paces(works):
     """How far shapes are from a fit to the others, of every run and mode."""
     for name in TIMED:
-        table = Table(sound(store.read(REPORTS / name)))
+        table = table_of(store.read(REPORTS / name))
         places = dict.fromkeys(
             (c.backend, c.mode, c.device) for c in table.cases("seconds") if c.mode not in NOT_A_PASS
         )

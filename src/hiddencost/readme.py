@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from hiddencost import recommended, store
-from hiddencost.claims import sound
+from hiddencost.claims import table_of
 from hiddencost.claims.copying import Copied, copied
 from hiddencost.claims.evidence import Triple
 from hiddencost.claims.recommending import recommendations
@@ -39,12 +39,12 @@ def readme(run: Run, peers: Run, gpu: Run, ways: tuple[Recommendation, ...]) -> 
     seconds = run.ending.seconds if run.ending else 0.0
     return markdown_template("readme.md.j2").render(
         facts=dict(opening(run)),
-        questions=questions(Table(sound(run))),
+        questions=questions(table_of(run)),
         blocks=len(timing),
         minutes=round(seconds / 60),
         gpu=listed(gpu.gpus),
-        brought=brought_to_host(Table(sound(gpu))),
-        beside=best_ways(Table(sound(peers)), PEERS_READ),
+        brought=brought_to_host(table_of(gpu)),
+        beside=best_ways(table_of(peers), PEERS_READ),
         ways=recommended_ways(ways),
     )
 
@@ -97,7 +97,7 @@ def recommended_ways(ways: tuple[Recommendation, ...]) -> Grid:
 
 def main() -> None:
     """Writes README.md and the table of recommended ways."""
-    ways = recommendations(Table(sound(store.read(REFERENCE_FREED))))
+    ways = recommendations(table_of(store.read(REFERENCE_FREED)))
     SHIPPED.write_bytes(msgspec.json.format(msgspec.json.encode(ways)) + b"\n")
     run, peers, gpu = map(store.read, (REFERENCE_RUN, REFERENCE_PEERS, REFERENCE_GPU))
     (ROOT / "README.md").write_text(readme(run, peers, gpu, ways), encoding="utf-8")

@@ -208,8 +208,8 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True, tag="ending", omit_defau
 Line = Header | Environment | Measurement | Lost | Ending
 
 
-class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """A results file, read back."""
+class Run(msgspec.Struct, frozen=True, kw_only=True, dict=True):
+    """A results file, read back. What is computed of all of it may be kept with it (`dict=True`)."""
 
     header: Header
     environments: tuple[Environment, ...]

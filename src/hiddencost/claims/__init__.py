@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hiddencost.claims.evidence import sound
+from hiddencost.claims.evidence import sound, table_of
 from hiddencost.claims.finding_layers import index_fast, index_in_advance, name_scan
 from hiddencost.claims.finding_states import index_hard
 from hiddencost.claims.probing import last_layer
@@ -21,7 +21,7 @@ from hiddencost.claims.sentences import sentence
 from hiddencost.records import Answer, Run
 from hiddencost.stats import Table
 
-__all__ = ["CLAIMS", "Claim", "answers", "answers_from", "sentence", "sound"]
+__all__ = ["CLAIMS", "Claim", "answers", "answers_from", "sentence", "sound", "table_of"]
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Claim:
 
 def answers(run: Run) -> list[Answer]:
     """The answers to CLAIMS, in their order."""
-    return answers_from(Table(sound(run)))
+    return answers_from(table_of(run))
 
 
 def answers_from(table: Table) -> list[Answer]:

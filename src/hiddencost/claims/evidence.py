@@ -49,6 +49,14 @@ def sound(run: Run) -> Run:
     return msgspec.structs.replace(run, measurements=kept)
 
 
+def table_of(run: Run) -> Table:
+    """The table of what is sound of a run: made once, since all who read a run fit the same calls."""
+    made: Table | None = run.__dict__.get("table")
+    if made is None:
+        made = run.__dict__["table"] = Table(sound(run))
+    return made
+
+
 # -- places --
 
 

@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 
 from hiddencost import store
-from hiddencost.claims.evidence import sound
+from hiddencost.claims.evidence import table_of
 from hiddencost.stats import Table
 
 
@@ -16,7 +16,7 @@ def shipped(name: str) -> Table | None:
     here = Path(__file__).parents[1]
     for folder in (here / name, here.parents[1] / "reports" / name):
         if (folder / store.RESULTS).is_file():
-            return Table(sound(store.read(folder)))
+            return table_of(store.read(folder))
     return None
 
 

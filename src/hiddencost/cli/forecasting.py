@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hiddencost import foretold, formatting, store
-from hiddencost.claims import sound
+from hiddencost.claims import table_of
 from hiddencost.cli.measuring import silent
 from hiddencost.errors import UserError, nearest
 from hiddencost.formatting import NONE, percent, quantity
@@ -65,7 +65,7 @@ def forecast(
     if spec.max_length and length > spec.max_length:
         raise UserError(f"--seq {length}: {model} takes at most {spec.max_length} tokens")
     on = shapes.device(device) if device else None
-    known = Table(sound(store.read(run_folder))) if run_folder else None
+    known = table_of(store.read(run_folder)) if run_folder else None
     room = shapes.size_bytes(memory) if memory else on.memory_bytes if on else None
     backends.check("jax")
     with silent():

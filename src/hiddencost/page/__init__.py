@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hiddencost.claims import CLAIMS, Claim, answers_from, sentence, sound
+from hiddencost.claims import CLAIMS, Claim, answers_from, sentence, table_of
 from hiddencost.claims.evidence import at
 from hiddencost.claims.sentences import plain
 from hiddencost.formatting import NONE, aligned, one_line, quantity
@@ -59,7 +59,7 @@ def write_report(run: Run, folder: Path, plots: Sequence[str], also: Sequence[Se
 
 def markdown(run: Run, plots: Sequence[str], also: Sequence[Section] = ()) -> str:
     """The report as Markdown."""
-    table = Table(sound(run))
+    table = table_of(run)
     return markdown_template("report.md.j2").render(
         facts=opening(run),
         questions=questions(table),
@@ -71,7 +71,7 @@ def markdown(run: Run, plots: Sequence[str], also: Sequence[Section] = ()) -> st
 def summary_lines(run: Run) -> list[str]:
     """What the run says, for a terminal: a line for each question that it answers, the fastest way for each
     kind of points, and what was not measured."""
-    facts, table = dict(opening(run)), Table(sound(run))
+    facts, table = dict(opening(run)), table_of(run)
     head = [f"{facts['models']}, {facts['backend']}, {facts['blocks']}"]
     told, silent = [], []
     for answer in answers_from(table):
@@ -101,7 +101,7 @@ def summary_lines(run: Run) -> list[str]:
 def together_lines(run: Run) -> list[str]:
     """For a terminal: the plain passes of the backends that took turns, where any did, and the fastest way of
     each to read one kind of points: that which the most of them read at the most shapes."""
-    passes, *read = best_ways_of_all(Table(sound(run))) or (None,)
+    passes, *read = best_ways_of_all(table_of(run)) or (None,)
     if passes is None:
         return []
     fullest = max(read, key=lambda grid: sum(cell != NONE for row in grid.rows for cell in row), default=None)

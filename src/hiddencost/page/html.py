@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hiddencost.claims import sound
+from hiddencost.claims import table_of
 from hiddencost.formatting import UNITS
 from hiddencost.page import Question, opening, questions, sections
 from hiddencost.page.choosing import chooser
@@ -24,7 +24,6 @@ from hiddencost.page.rows import PICKED, packed, rows_of, that_matter
 from hiddencost.page.strips import strips
 from hiddencost.page.templates import TEMPLATES, html_template
 from hiddencost.records import Case, Run
-from hiddencost.stats import Table
 
 WORDS = {"holds": "yes", "does not hold": "no", "depends": "depends", "not measured": "unknown"}
 """The class of an answer's word."""
@@ -75,7 +74,7 @@ def html(
     from hiddencost.page.drawings import palette, variable
     from hiddencost.plots.style import colour
 
-    table = Table(sound(run))
+    table = table_of(run)
     asked = questions(table)
     every = rows_of(table, _behind(asked))
     rows = that_matter(every)

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import combinations
 
-from hiddencost.claims import sound
+from hiddencost.claims import table_of
 from hiddencost.claims.evidence import at, where
 from hiddencost.formatting import NONE
 from hiddencost.kinds import by_kind
@@ -30,8 +30,8 @@ def kinds(run: Run) -> Section:
     title = "Kinds of machine"
     if len(found) < 2:
         return Section(title, "", ())
-    tables = {kind: Table(sound(part)) for kind, part in found.items()}
-    every = Table(sound(run))
+    tables = {kind: table_of(part) for kind, part in found.items()}
+    every = table_of(run)
     names = {kind: f"kind {number}" for number, kind in enumerate(found, start=1)}
     machines = Grid(
         ("", "machine", "nodes", "blocks of times", "page"),

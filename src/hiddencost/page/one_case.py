@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import msgspec
 import numpy as np
 
-from hiddencost.claims import sound
+from hiddencost.claims import table_of
 from hiddencost.claims.evidence import Triple, over, ratio_of
 from hiddencost.errors import UserError, nearest
 from hiddencost.formatting import NONE, aligned, one_line, percent, quantity, some
@@ -105,7 +105,7 @@ def lines(run: Run, case: Case) -> list[str]:
     wrong = [m for m in run.measurements if m.case == case and m.state == "wrong"]
     if wrong:
         told += ["", f"WRONG in {_blocks(m.block for m in wrong)}: no report or verdict uses its values"]
-    table = Table(sound(run))
+    table = table_of(run)
     told += _against(table, case)
     for metric in metrics:
         told += ["", *_metric(run, table, case, metric, [m for m in mine if m.metric == metric])]

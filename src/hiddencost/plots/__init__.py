@@ -11,7 +11,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from hiddencost.claims import sound
+from hiddencost.claims import table_of
 from hiddencost.plots.backends import backends
 from hiddencost.plots.copying import copying
 from hiddencost.plots.dataset import dataset_growth, payload
@@ -47,7 +47,7 @@ def render(run: Run, folder: Path) -> list[str]:
     those of an earlier run that it has none for, and return the names written. Cases that were wrong in
     any block are shown without values."""
     folder.mkdir(parents=True, exist_ok=True)
-    table = Table(sound(run))
+    table = table_of(run)
     written = []
     for plot in PLOTS:
         figure = plot.draw(table)
