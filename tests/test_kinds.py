@@ -30,6 +30,8 @@ def run():
     def elsewhere(one):
         if isinstance(one, store.Environment) and 5 <= one.block < 10:
             return msgspec.structs.replace(one, processor="Slow 1", node=f"slow/{one.block % 2}")
+        if isinstance(one, store.Environment):
+            return msgspec.structs.replace(one, node="fast/0")
         if isinstance(one, store.Measurement) and 5 <= one.block < 10 and one.metric == "seconds":
             slower = 2 * (4 / 3 if one.case == MIDDLE else 1)
             return msgspec.structs.replace(one, values=tuple(value * slower for value in one.values))
@@ -46,8 +48,22 @@ def test_a_run_of_one_kind_is_left_as_it_is():
     made = synthetic.synthetic_run()
     ((kind, part),) = by_kind(made).items()
     assert part is made
-    assert kind == made.environments[0].kind
+    assert kind == "a synthetic processor, 2 cores"
     assert not kinds(made).full
+
+
+def test_a_machine_and_its_gpu_are_one_kind(run):
+    """Without a cluster, and on one: the processes of a device tell its name, the others do not."""
+    for node in ("", "n/1"):
+        made = synthetic.synthetic_run()
+        environments = tuple(
+            msgspec.structs.replace(one, node=node, gpu="H200, 140 GiB, 570" * (one.block == 1))
+            for one in made.environments
+        )
+        made = msgspec.structs.replace(made, environments=environments)
+        ((kind, part),) = by_kind(made).items()
+        assert part is made
+        assert kind == "a synthetic processor, 2 cores, H200"
 
 
 def test_seconds_belong_to_the_kind_that_measured_them_and_bytes_to_all(run):
@@ -62,7 +78,8 @@ def test_seconds_belong_to_the_kind_that_measured_them_and_bytes_to_all(run):
     assert second / first == pytest.approx(2, rel=0.03)
     heap = [[m for m in part.measurements if m.metric == "peak_heap_bytes"] for part in (fast, slow)]
     assert heap[0] == heap[1] == [m for m in run.measurements if m.metric == "peak_heap_bytes"] != []
-    assert {one.kind for one in slow.environments if one.block < 100} == {"Slow 1, 2 cores"}
+    assert list(by_kind(run)) == ["a synthetic processor, 2 cores", "Slow 1, 2 cores"]
+    assert {one.processor for one in slow.environments if one.block < 100} == {"Slow 1"}
 
 
 def test_ratios_are_pooled_where_the_kinds_agree_and_only_there(run):
@@ -89,7 +106,7 @@ def test_too_few_blocks_of_a_kind_are_not_pooled():
     few = msgspec.structs.replace(
         made,
         environments=tuple(
-            msgspec.structs.replace(one, processor="Other") if one.block == 5 else one
+            msgspec.structs.replace(one, node="n/1", processor="Other" if one.block == 5 else one.processor)
             for one in made.environments
         ),
     )

@@ -163,12 +163,6 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True, tag="environment", 
     settings: dict[str, str] = {}
     warnings: tuple[str, ...] = ()
 
-    @property
-    def kind(self) -> str:
-        """The kind of machine: seconds of one kind can be compared."""
-        gpu = self.gpu.partition(",")[0]
-        return ", ".join(filter(None, (self.processor, f"{self.cores} cores", gpu)))
-
 
 class Lost(msgspec.Struct, frozen=True, kw_only=True, tag="lost", omit_defaults=True):
     """What a block has reported so far, on a backend and device, does not count: it is measured anew."""

@@ -9,7 +9,7 @@ from itertools import combinations
 from hiddencost.claims import table_of
 from hiddencost.claims.evidence import at, where
 from hiddencost.formatting import NONE
-from hiddencost.kinds import by_kind
+from hiddencost.kinds import by_kind, kind_of
 from hiddencost.page.grids import Grid, Section, by_group, planned_order, ratio, way
 from hiddencost.records import REFERENCE, Case, Comparison, Run
 from hiddencost.stats import Table
@@ -30,6 +30,7 @@ def kinds(run: Run) -> Section:
     title = "Kinds of machine"
     if len(found) < 2:
         return Section(title, "", ())
+    kind_of_one = kind_of(run)
     tables = {kind: table_of(part) for kind, part in found.items()}
     every = table_of(run)
     names = {kind: f"kind {number}" for number, kind in enumerate(found, start=1)}
@@ -39,7 +40,7 @@ def kinds(run: Run) -> Section:
             (
                 names[kind],
                 kind,
-                str(len({one.node for one in part.environments if one.kind == kind})),
+                str(len({one.node for one in part.environments if kind_of_one(one) == kind})),
                 str(len({m.block for m in part.measurements if m.metric == "seconds"})),
                 f"{page_of(number)}/index.html",
             )
