@@ -7,7 +7,6 @@ from collections.abc import Callable
 from itertools import combinations
 
 from hiddencost.claims import table_of
-from hiddencost.claims.evidence import at, where
 from hiddencost.formatting import NONE
 from hiddencost.kinds import by_kind, kind_of
 from hiddencost.page.grids import Grid, Section, by_group, planned_order, ratio, way
@@ -35,23 +34,20 @@ def kinds(run: Run) -> Section:
     every = table_of(run)
     names = {kind: f"kind {number}" for number, kind in enumerate(found, start=1)}
     machines = Grid(
-        ("", "machine", "nodes", "blocks of times", "page"),
+        ("", "machine", "nodes", "blocks of times", "page, from the run's folder"),
         tuple(
             (
                 names[kind],
                 kind,
                 str(len({one.node for one in part.environments if kind_of_one(one) == kind})),
                 str(len({m.block for m in part.measurements if m.metric == "seconds"})),
-                f"{page_of(number)}/index.html",
+                f"{page_of(number)}/index.html".removeprefix("./"),
             )
             for number, (kind, part) in enumerate(found.items())
         ),
     )
     cases = [case for case in planned_order(every, every.cases("seconds")) if case.strategy != REFERENCE]
-    columns: dict[str, Callable[[Case], str]] = {
-        "scene": lambda case: f"{at(case)}, {where(case)}",
-        "way": way,
-    }
+    columns: dict[str, Callable[[Case], str]] = {"way": way}
     for kind, table in tables.items():
         columns[names[kind]] = lambda case, table=table: ratio(table.compare(case))  # type: ignore[misc]
     columns["pooled"] = lambda case: _pooled([table.compare(case) for table in tables.values()], every, case)
