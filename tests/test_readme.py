@@ -34,3 +34,11 @@ def test_the_code_of_the_readme_runs_as_it_stands(process):
         f"block_{i}": (2, 384) for i in range(2, 6)
     }
     assert found["lean"](found["inputs"]).keys() == found["backbone"].output.keys()
+
+
+def test_the_first_table_of_a_report_is_read(tmp_path):
+    (tmp_path / "r.md").write_text(
+        "# Title\n\nText | with a bar\n\n| a | b |\n| --- | --- |\n| 1 | 2 x |\n\n| c |\n"
+    )
+    found = readme.first_table(tmp_path / "r.md")
+    assert (found.header, found.rows) == (("a", "b"), (("1", "2 x"),))

@@ -4,6 +4,7 @@ from one of them: `python -m hiddencost.readme`."""
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import dropwhile, takewhile
 from pathlib import Path
 
 import msgspec
@@ -13,8 +14,10 @@ from hiddencost.claims import table_of
 from hiddencost.claims.copying import Copied, copied
 from hiddencost.claims.evidence import Triple
 from hiddencost.claims.recommending import recommendations
+from hiddencost.foretold import shipped
 from hiddencost.formatting import NONE, listed, quantity
 from hiddencost.page import opening, questions
+from hiddencost.page.foretold import section
 from hiddencost.page.grids import Grid
 from hiddencost.page.templates import markdown_template
 from hiddencost.page.together import best_ways
@@ -27,6 +30,7 @@ REFERENCE_RUN = ROOT / "reports" / "reference"
 REFERENCE_PEERS = ROOT / "reports" / "reference-peers"
 REFERENCE_GPU = ROOT / "reports" / "reference-gpu"
 REFERENCE_FREED = ROOT / "reports" / "reference-freed"
+EXPERIMENTS = ROOT / "reports" / "experiments"
 SHIPPED = Path(__file__).parent / recommended.SHIPPED
 PEERS_READ = "middle"
 """The points for which README shows the fastest way of each library."""
@@ -34,7 +38,7 @@ PEERS_READ = "middle"
 
 def readme(run: Run, peers: Run, gpu: Run, ways: tuple[Recommendation, ...]) -> str:
     """The README with the figures of a run, of one with other libraries beside, the name of the GPU that one
-    was made on, and with recommended ways."""
+    was made on, with recommended ways, with what is foretold and what a cluster was seen to take."""
     timing = {m.block for m in run.measurements if m.metric == "seconds"}
     seconds = run.ending.seconds if run.ending else 0.0
     return markdown_template("readme.md.j2").render(
@@ -46,7 +50,22 @@ def readme(run: Run, peers: Run, gpu: Run, ways: tuple[Recommendation, ...]) -> 
         brought=brought_to_host(table_of(gpu)),
         beside=best_ways(table_of(peers), PEERS_READ),
         ways=recommended_ways(ways),
+        foretold=section(shipped()).grids[0],
+        cluster=first_table(EXPERIMENTS / "cluster.md"),
     )
+
+
+def first_table(report: Path) -> Grid:
+    """The first table of a report in Markdown."""
+    lines = report.read_text(encoding="utf-8").splitlines()
+    table = takewhile(is_row, dropwhile(lambda line: not is_row(line), lines))
+    header, _, *rows = (tuple(cell.strip() for cell in line.strip("|").split("|")) for line in table)
+    return Grid(header, tuple(rows))
+
+
+def is_row(line: str) -> bool:
+    """Whether a line of Markdown is one of a table."""
+    return line.startswith("|")
 
 
 def brought_to_host(table: Table) -> str:

@@ -24,7 +24,7 @@ def section(found: Foretold) -> Section:
     """What was foretold, as tables."""
     ways = {REFERENCE: "plain pass", "functional_submodel": found.points, "always_return_all": "all"}
     note = (
-        f"Forecasts, not measurements (`hiddencost forecast`): {found.dtype}, compiled by JAX. Programs of a "
+        f"Forecasts by hiddencost forecast, not measurements: {found.dtype}, compiled by JAX. Programs of a "
         "few blocks are planned and not run; the whole model follows, since blocks are alike. Peaks are "
         "beside the weights. How near such forecasts came to what was measured stands below."
     )
