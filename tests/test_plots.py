@@ -33,7 +33,7 @@ from hiddencost.stats import Cost, Table, ahead_from
 
 MIB = 2**20
 NAMES = [plot.name for plot in PLOTS]
-LACKING = ("dataset_growth", "payload", "backends", "together", "freed", "probing")
+LACKING = ("dataset_growth", "payload", "backends", "together", "freed", "probing", "foretold")
 """Plots that a run without some modes has no data for."""
 HOSTILE = {
     "minilm": "mi<ni> & $lm$",
@@ -377,7 +377,7 @@ def test_every_plot_has_units_and_a_title(run: Run, name: str) -> None:
     figure = drawn(name, run)
     assert len(title(figure)) > 20
     said = " ".join([ax.get_xlabel() + " " + ax.get_ylabel() for ax in figure.axes])
-    assert re.search(r"\b(ms|µs|s|MiB)\b|time / (reference|plain forward pass)|accuracy, %", said)
+    assert re.search(r"\b(ms|µs|s|MiB|GiB)\b|time / (reference|plain forward pass)|accuracy, %", said)
     assert all(ax.get_xlabel() for ax in figure.axes)
     assert figure.get_facecolor() == (1.0, 1.0, 1.0, 1.0)
 

@@ -256,7 +256,7 @@ def test_a_group_whose_reference_ends_its_process_is_given_up(tmp_path):
     left = {(case, "seconds", 0): None for case in (CASE, CASE.with_(strategy=TWIN), WAY, other)}
     writer = store.Writer(tmp_path / "run", HEADER)
     end = supervise.End("crashed", "was killed by signal 11", CASE)
-    Supervisor(writer, Counted())._note(end, "block-0", left)
+    Supervisor(writer, Counted()).note(end, "block-0", left)
     writer.close()
     assert list(left) == [(other, "seconds", 0)]
     assert {m.state for m in store.read(tmp_path / "run").measurements} == {"crashed"}
