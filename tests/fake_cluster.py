@@ -9,6 +9,13 @@ import fake_run
 from hiddencost import supervise
 
 TESTS = Path(__file__).parent
+SETTINGS = {
+    "RAY_worker_niceness": "0",  # else other work on the machine goes first
+    "RAY_health_check_initial_delay_ms": "500",  # that a node is dead is seen in seconds
+    "RAY_health_check_period_ms": "500",
+    "RAY_health_check_timeout_ms": "2000",
+    "RAY_health_check_failure_threshold": "2",
+}
 
 
 def measure_nothing():
@@ -31,7 +38,7 @@ def cluster(nodes, seconds=None):
     import ray
     from ray.cluster_utils import Cluster
 
-    os.environ |= {"RAY_worker_niceness": "0"}  # Ray lets other work on the machine go first
+    os.environ |= SETTINGS
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
     for _ in range(nodes):
         made.add_node(num_cpus=2)

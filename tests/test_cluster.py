@@ -178,7 +178,7 @@ def test_a_node_that_others_use_is_waited_for(nodes, tmp_path):
 
 
 def test_a_block_that_is_lost_with_its_node_is_measured_again_elsewhere_and_counted_once(nodes, tmp_path):
-    made = nodes(2, seconds=0.5)
+    made = nodes(2, seconds=0.3)
     folder, timed = tmp_path / "run", blocks(4, lengths=(8, 16, 32))
     lost = []
 
@@ -313,7 +313,7 @@ def test_with_a_time_budget_the_first_block_decides_for_the_others(nodes, tmp_pa
 
 def test_a_run_that_lost_all_nodes_goes_on_with_whole_blocks(nodes, tmp_path, monkeypatch):
     monkeypatch.setattr(clusters, "WAIT_SECONDS", 2.0)
-    made = nodes(1, seconds=1.0)
+    made = nodes(1, seconds=0.5)
     folder, timed = tmp_path / "run", blocks(2, lengths=(8, 16))
 
     def kill():
