@@ -10,6 +10,8 @@ from importlib.resources import files
 
 import msgspec
 
+from hiddencost.stats import Table
+
 SHIPPED = "data/foretold.json"
 HEAP, WORK, DEVICE = "peak heap", "what XLA planned for its work", "what XLA planned for the GPU"
 """What a forecast of bytes was held against."""
@@ -69,6 +71,11 @@ class Foretold(msgspec.Struct, frozen=True, kw_only=True):
         """How far forecasts of peaks were off in a mode: on a GPU where that was measured, else on a CPU."""
         of = DEVICE if on_gpu and mode == "jit" else HEAP
         return next((one for one in self.held if (one.mode, one.of) == (mode, of)), None)
+
+
+def concerning(table: Table) -> Foretold | None:
+    """What is shipped, for a run of what it is of: JAX, compiled."""
+    return shipped() if table.cases("seconds", backend="jax", mode="jit") else None
 
 
 @cache

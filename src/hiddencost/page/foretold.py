@@ -3,8 +3,7 @@ came to what was measured."""
 
 from __future__ import annotations
 
-from hiddencost import foretold as known
-from hiddencost.foretold import Foretold
+from hiddencost.foretold import Foretold, concerning
 from hiddencost.formatting import percent, quantity
 from hiddencost.page.grids import Grid, Section
 from hiddencost.records import REFERENCE
@@ -14,10 +13,9 @@ TITLE = "Models that no machine here holds"
 
 
 def foretold(table: Table) -> Section:
-    """Forecasts, for a run of the backend that they are of: JAX, compiled."""
-    if not table.cases("seconds", backend="jax", mode="jit"):
-        return Section(TITLE, "", ())
-    return section(known.shipped())
+    """Forecasts, for a run that they concern."""
+    found = concerning(table)
+    return section(found) if found else Section(TITLE, "", ())
 
 
 def section(found: Foretold) -> Section:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hiddencost import foretold as known
-from hiddencost.foretold import Foretold, Large
+from hiddencost.foretold import Foretold, Large, concerning
 from hiddencost.formatting import quantity
 from hiddencost.plots import parts, style
 from hiddencost.plots.choose import Row
@@ -20,8 +19,9 @@ WAYS = (REFERENCE, "functional_submodel", "always_return_all")
 
 
 def foretold(table: Table) -> Figure | None:
-    """For a run of the backend that forecasts are of: JAX, compiled."""
-    return draw(known.shipped()) if table.cases("seconds", backend="jax", mode="jit") else None
+    """For a run that forecasts concern."""
+    found = concerning(table)
+    return draw(found) if found else None
 
 
 @style.styled
