@@ -20,7 +20,7 @@ from hiddencost import grid, store
 from hiddencost.cluster import Cluster, anew, connect
 from hiddencost.errors import UserError
 from hiddencost.records import TWIN, Environment, Lost
-from hiddencost.supervise import Supervisor
+from hiddencost.supervise import Supervisor, remaining
 
 pytestmark = pytest.mark.slow
 DEADLINE = 60.0
@@ -328,7 +328,8 @@ def test_a_run_that_lost_all_nodes_goes_on_with_whole_blocks(nodes, tmp_path, mo
     with_half = store.Writer(folder, None)
     with_half.write(found.environments[0])
     with_half.write(msgspec.structs.replace(found.measurements[0], block=1))
-    left = anew(with_half, timed, store.read(folder))
+    half = store.read(folder)
+    left = anew(with_half, timed, remaining(timed, half), half)
     with_half.close()
     assert [(job.block, len(job.tasks)) for job in left] == [(1, 6)]
     made.add_node(num_cpus=2)

@@ -49,7 +49,7 @@ def test_a_run_of_one_kind_is_left_as_it_is():
     ((kind, part),) = by_kind(made).items()
     assert part is made
     assert kind == "a synthetic processor, 2 cores"
-    assert not kinds(made).full
+    assert not kinds(made, by_kind(made)).full
 
 
 def test_a_machine_and_its_gpu_are_one_kind(run):
@@ -83,7 +83,7 @@ def test_seconds_belong_to_the_kind_that_measured_them_and_bytes_to_all(run):
 
 
 def test_ratios_are_pooled_where_the_kinds_agree_and_only_there(run):
-    section = kinds(run)
+    section = kinds(run, by_kind(run))
     machines, *tables = section.grids
     assert [row[:1] + row[2:] for row in machines.rows] == [
         ("kind 1", "1", "5", "index.html"),
@@ -110,7 +110,7 @@ def test_too_few_blocks_of_a_kind_are_not_pooled():
             for one in made.environments
         ),
     )
-    _, *tables = kinds(few).grids
+    _, *tables = kinds(few, by_kind(few)).grids
     assert {row[-1] for table in tables for row in table.rows} == {"–"}
 
 

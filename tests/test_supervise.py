@@ -72,7 +72,7 @@ def scales(monkeypatch, budget, besides, rotation, left_out=()):
         asked.append(given.tasks[0].seconds / 0.05)
         rotated = rotation * asked[-1]
         clock[0] += besides + rotated
-        self._rotated[given.ground, given.block] = rotated
+        self._rotated[given.origin] = rotated
         self._left_out.update(left_out)
 
     monkeypatch.setattr(Supervisor, "_work", work)

@@ -20,7 +20,7 @@ from hiddencost import environment, grid, keeping, stats, store
 from hiddencost.cluster import Cluster, connect
 from hiddencost.formatting import percent, piped, quantity
 from hiddencost.records import REFERENCE, TWIN, Case, Environment
-from hiddencost.supervise import Supervisor
+from hiddencost.supervise import Supervisor, Untold
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 import fake_cluster
@@ -28,11 +28,6 @@ import fake_cluster
 NODES, BLOCKS, TASKS, TASK_SECONDS = (2, 4, 8), 32, 8, 3.0
 GOAL, GOAL_CORE = 1.15, 0.01
 NOISE = "noise"
-
-
-class Untold:
-    def done(self, label, count):
-        pass
 
 
 def planned():

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ import msgspec
 from hiddencost import environment
 from hiddencost.errors import UserError
 from hiddencost.grid import Job
-from hiddencost.records import OVER_BUDGET, Environment, Line, Lost, Measurement, Run, State
+from hiddencost.records import OVER_BUDGET, Environment, Line, Measurement, Run, State
 from hiddencost.store import encode
 from hiddencost.supervise import (
     MEMORY_WORKERS,
@@ -32,10 +33,11 @@ from hiddencost.supervise import (
     Left,
     Pace,
     Supervisor,
+    Untold,
     Writes,
     all_of,
+    lost,
     paced,
-    remaining,
     until_interrupted,
 )
 
@@ -74,7 +76,7 @@ class Node:
             os.chdir(here)
         folder = Path(self._folder.name)
         sent = _Sent(folder)
-        supervisor = Supervisor(sent, _Untold(), pytest_arguments, case_timeout)
+        supervisor = Supervisor(sent, Untold(), pytest_arguments, case_timeout)
         failed: list[BaseException] = []
 
         def work() -> None:
@@ -107,13 +109,6 @@ class _Sent:
 
     def write(self, line: Line) -> None:
         self.lines.put(line)
-
-
-class _Untold:
-    """The progress of a node, which is told by what arrives."""
-
-    def done(self, label: str, count: int) -> None:
-        pass
 
 
 # -- where the run is stored --
@@ -330,11 +325,16 @@ class Cluster:
             if place.failures == TRIES:
                 self._refuse(place, f"what was to measure there ended {TRIES} times: {_last_line(error)}")
             return False
-        different = list(environment.changed_versions(environment.capture(0, {}, own_load=0), there))
+        different = list(environment.changed_versions(self._here, there))
         if different:
             self._refuse(place, f"it has other versions than this machine: {'; '.join(different)}")
         place.memory_bytes = there.memory_bytes
         return not different
+
+    @cached_property
+    def _here(self) -> Environment:
+        """What is installed on this machine."""
+        return environment.capture(0, {}, own_load=0)
 
     def _refuse(self, place: Place, reason: str) -> None:
         with self._changed:
@@ -467,16 +467,14 @@ def _last_line(error: Exception) -> str:
     return str(error).strip().rpartition("\n")[2]
 
 
-def anew(writer: Writes, jobs: Sequence[Job], run: Run) -> list[Job]:
-    """The jobs of which something is still to be measured of a run that ended early, whole: they may go on
-    on other nodes than they began on, so what was measured of them is marked as lost. Never what was left out
+def anew(writer: Writes, jobs: Sequence[Job], left: Sequence[Job], run: Run) -> list[Job]:
+    """The jobs of which something is left to be measured of a run that ended early, whole: they may go on on
+    other nodes than they began on, so what was measured of them is marked as lost. Never what was left out
     for want of time."""
-    missing = {(job.block, job.ground) for job in remaining(jobs, run)}
+    missing, begun = {job.origin for job in left}, {m.origin for m in run.measurements}
     left_out = {m.case for m in run.measurements if OVER_BUDGET in m.notes}
-    found = [paced(job, 1.0, left_out) for job in jobs if (job.block, job.ground) in missing]
-    begun = {(m.block, (m.case.backend, m.case.device)) for m in run.measurements}
+    found = [paced(job, 1.0, left_out) for job in jobs if job.origin in missing]
     for job in found:
-        if (job.block, job.ground) in begun:
-            backend, device = job.ground
-            writer.write(Lost(block=job.block, backend=backend, device=device, reason="gone on with"))
+        if job.origin in begun:
+            writer.write(lost(job, "gone on with"))
     return found

@@ -6,7 +6,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -100,22 +100,15 @@ def capture(
 def changes(before: Environment, now: Environment) -> Iterator[str]:
     """What makes timings of the two incomparable, each in words."""
     yield from changed_versions(before, now)
-    yield from _changed(("system", "processor", "cores", "memory_bytes", "gpu"), before, now)
+    for what in ("system", "processor", "cores", "memory_bytes", "gpu"):
+        if getattr(before, what) != getattr(now, what):
+            yield f"{what} was {getattr(before, what)} and is {getattr(now, what)}"
 
 
 def changed_versions(before: Environment, now: Environment) -> Iterator[str]:
     """The packages that differ, and Python, each in words."""
-    for name in sorted(before.versions.keys() | now.versions.keys()):
-        old, new = before.versions.get(name, "not installed"), now.versions.get(name, "not installed")
-        if old != new:
-            yield f"{name} was {old} and is {new}"
-    yield from _changed(("python",), before, now)
-
-
-def _changed(fields: Sequence[str], before: Environment, now: Environment) -> Iterator[str]:
-    for what in fields:
-        if getattr(before, what) != getattr(now, what):
-            yield f"{what} was {getattr(before, what)} and is {getattr(now, what)}"
+    for name, old, new in before.versions_beside(now):
+        yield f"{name} was {old or 'not installed'} and is {new or 'not installed'}"
 
 
 def processor() -> str:

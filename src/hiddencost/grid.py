@@ -17,7 +17,7 @@ from typing import Literal
 import msgspec
 
 from hiddencost.errors import UserError, nearest
-from hiddencost.records import OUTPUT, REFERENCE, SINGLE_BLOCK, TWIN, Case, Header
+from hiddencost.records import OUTPUT, REFERENCE, SINGLE_BLOCK, TWIN, Case, Header, Origin
 
 MODES = {
     "tensorflow": ("eager", "graph", "xla", "predict", "train"),
@@ -293,6 +293,11 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     def ground(self) -> tuple[str, str]:
         """What it runs on: its backend and device, which a process has one of."""
         return self.backend, self.device
+
+    @property
+    def origin(self) -> Origin:
+        """What its records have in common."""
+        return self.block, self.backend, self.device
 
     def rotates(self, case: Case) -> Case:
         """What a case is called together with: its group, or all of one shape that take turns."""

@@ -7,17 +7,10 @@ from collections.abc import Callable, Set
 
 import msgspec
 
-from hiddencost.records import Environment, Measurement, Run
+from hiddencost.records import Environment, Origin, Run
 
 TIMES = ("seconds", "lookup_seconds", "growth_seconds")
 """The metrics of a process that takes times."""
-
-Ground = tuple[int, str, str]
-"""A block, with its backend and device: what one process measured, on one machine."""
-
-
-def _ground(measurement: Measurement) -> Ground:
-    return measurement.block, measurement.case.backend, measurement.case.device
 
 
 def kind_of(run: Run) -> Callable[[Environment], str]:
@@ -37,24 +30,22 @@ def by_kind(run: Run) -> dict[str, Run]:
     Seconds belong to the kind that measured them. What was read in a process that took no times (bytes,
     counts) does not depend on the machine's speed, and belongs to all.
     """
-    timing, kind = {_ground(m) for m in run.measurements if m.metric in TIMES}, kind_of(run)
-    grounds: dict[str, set[Ground]] = defaultdict(set)
+    timing, kind = {m.origin for m in run.measurements if m.metric in TIMES}, kind_of(run)
+    origins: dict[str, set[Origin]] = defaultdict(set)
     for one in run.environments:
-        if (ground := (one.block, one.backend, one.device)) in timing:
-            grounds[kind(one)].add(ground)
-    if len(grounds) < 2 or not any(one.node for one in run.environments):
-        return {next(iter(grounds), ""): run}
-    every = set().union(*grounds.values())
-    in_order = sorted(grounds.items(), key=lambda item: (-len(item[1]), min(item[1])))
+        if one.origin in timing:
+            origins[kind(one)].add(one.origin)
+    if len(origins) < 2 or not any(one.node for one in run.environments):
+        return {next(iter(origins), ""): run}
+    every = set().union(*origins.values())
+    in_order = sorted(origins.items(), key=lambda item: (-len(item[1]), min(item[1])))
     return {name: _without(run, every - mine) for name, mine in in_order}
 
 
-def _without(run: Run, others: Set[Ground]) -> Run:
-    """The run without what was measured on these."""
+def _without(run: Run, others: Set[Origin]) -> Run:
+    """The run without what was measured there."""
     return msgspec.structs.replace(
         run,
-        environments=tuple(
-            one for one in run.environments if (one.block, one.backend, one.device) not in others
-        ),
-        measurements=tuple(m for m in run.measurements if _ground(m) not in others),
+        environments=tuple(one for one in run.environments if one.origin not in others),
+        measurements=tuple(m for m in run.measurements if m.origin not in others),
     )

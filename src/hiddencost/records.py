@@ -8,6 +8,7 @@ computed from those and is never stored. Nothing here imports Keras.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Literal
 
 import msgspec
@@ -113,6 +114,11 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         )
 
 
+Origin = tuple[int, str, str]
+"""A block, with its backend and device: what one process measured, or several one after the other, on one
+machine."""
+
+
 class Measurement(msgspec.Struct, frozen=True, kw_only=True, tag="measurement", omit_defaults=True):
     """The raw values of one metric of one case in one process. Raises ValueError for what cannot have been
     measured: a number that is not finite, a negative one, a call without duration, places that do not match.
@@ -141,6 +147,10 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True, tag="measurement", 
         if self.places and len(self.places) != len(self.values):
             raise ValueError(f"{len(self.places)} places for {len(self.values)} values of {self.case}")
 
+    @property
+    def origin(self) -> Origin:
+        return self.block, self.case.backend, self.case.device
+
 
 class Environment(msgspec.Struct, frozen=True, kw_only=True, tag="environment", omit_defaults=True):
     """Where one process measured, with which backend and on which device; `gpu` is that one's name, memory
@@ -163,6 +173,19 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True, tag="environment", 
     settings: dict[str, str] = {}
     warnings: tuple[str, ...] = ()
 
+    @property
+    def origin(self) -> Origin:
+        return self.block, self.backend, self.device
+
+    def versions_beside(self, other: Environment) -> Iterator[tuple[str, str | None, str | None]]:
+        """What differs, with this one's version and the other's, None where it is not installed: packages by
+        name, then `python`."""
+        for name in sorted(self.versions.keys() | other.versions.keys()):
+            if self.versions.get(name) != other.versions.get(name):
+                yield name, self.versions.get(name), other.versions.get(name)
+        if self.python != other.python:
+            yield "python", self.python, other.python
+
 
 class Lost(msgspec.Struct, frozen=True, kw_only=True, tag="lost", omit_defaults=True):
     """What a block has reported so far, on a backend and device, does not count: it is measured anew."""
@@ -171,6 +194,10 @@ class Lost(msgspec.Struct, frozen=True, kw_only=True, tag="lost", omit_defaults=
     backend: str
     device: str
     reason: str
+
+    @property
+    def origin(self) -> Origin:
+        return self.block, self.backend, self.device
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True, tag="header", omit_defaults=True):

@@ -16,7 +16,17 @@ from typing import IO, Any
 import msgspec
 
 from hiddencost.errors import UserError
-from hiddencost.records import SCHEMA_VERSION, Ending, Environment, Header, Line, Lost, Measurement, Run
+from hiddencost.records import (
+    SCHEMA_VERSION,
+    Ending,
+    Environment,
+    Header,
+    Line,
+    Lost,
+    Measurement,
+    Origin,
+    Run,
+)
 
 RESULTS = "results.jsonl"
 
@@ -151,18 +161,17 @@ def _assemble(records: list[Line], path: Path) -> Run:
 
 def _that_count(records: list[Line]) -> tuple[tuple[Environment, ...], tuple[Measurement, ...]]:
     """The environments and measurements, without those of a block that was lost after them."""
+    lost: set[Origin] = set()
     environments: list[Environment] = []
     measurements: list[Measurement] = []
-    for record in records:
-        if isinstance(record, Environment):
+    for record in reversed(records):
+        if isinstance(record, Lost):
+            lost.add(record.origin)
+        elif isinstance(record, Environment) and record.origin not in lost:
             environments.append(record)
-        elif isinstance(record, Measurement):
+        elif isinstance(record, Measurement) and record.origin not in lost:
             measurements.append(record)
-        elif isinstance(record, Lost):
-            lost = record.block, record.backend, record.device
-            environments = [e for e in environments if (e.block, e.backend, e.device) != lost]
-            measurements = [m for m in measurements if (m.block, m.case.backend, m.case.device) != lost]
-    return tuple(environments), tuple(measurements)
+    return tuple(reversed(environments)), tuple(reversed(measurements))
 
 
 def check_latest(latest: Path) -> None:

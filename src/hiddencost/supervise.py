@@ -40,6 +40,7 @@ from hiddencost.records import (
     Line,
     Lost,
     Measurement,
+    Origin,
     Run,
     State,
 )
@@ -56,6 +57,13 @@ class Progress(Protocol):
     """What is told while a run goes on: `total` tasks, each one told when it is done."""
 
     def done(self, label: str, count: int) -> None: ...
+
+
+class Untold:
+    """The progress of a run that nobody follows."""
+
+    def done(self, label: str, count: int) -> None:
+        pass
 
 
 Worker = subprocess.Popen[bytes] | Forked
@@ -99,7 +107,9 @@ class Supervisor:
     nurseries: Mapping[tuple[str, str], Nursery] = field(default_factory=dict)  # fork workers, by ground
     bench: Path = field(default_factory=bench_folder)
     _lock: threading.Lock = field(default_factory=threading.Lock)
-    _rotated: dict[tuple[tuple[str, str], int], float] = field(default_factory=dict)  # seconds of timed calls
+    _rotated: dict[Origin, float] = field(
+        default_factory=partial(defaultdict, float)
+    )  # seconds of timed calls
     _left_out: set[Case] = field(default_factory=set)
     _too_large: set[Case] = field(default_factory=set)
     _alive: set[Worker] = field(default_factory=set)
@@ -134,17 +144,15 @@ class Supervisor:
 
     def rotated(self, job: Job) -> float:
         """Seconds of the timed calls of a block."""
-        return self._rotated.get((job.ground, job.block), 0.0)
+        return self._rotated.get(job.origin, 0.0)
 
     def lose(self, jobs: Sequence[Job], left: Left, reason: str) -> None:
         """What has arrived of these jobs does not count, and all of it is `left` again."""
         every = all_of(jobs)
         with self._lock:
             for job in jobs:
-                self.writer.write(
-                    Lost(block=job.block, backend=job.backend, device=job.device, reason=reason)
-                )
-                self._rotated.pop((job.ground, job.block), None)
+                self.writer.write(lost(job, reason))
+                self._rotated.pop(job.origin, None)
                 self._left_out -= {task.case for task in job.tasks}
             self.progress.done("lost", len(left) - len(every))
         left.update(every)
@@ -306,8 +314,7 @@ class Supervisor:
             if OVER_BUDGET in record.notes:
                 self._left_out.add(record.case)
             if record.metric == "seconds":
-                which = (record.case.backend, record.case.device), record.block
-                self._rotated[which] = self._rotated.get(which, 0.0) + sum(record.values)
+                self._rotated[record.origin] += sum(record.values)
             key = (record.case, record.metric, record.block)
             if key in left:
                 del left[key]
@@ -440,6 +447,11 @@ def out_of_memory_kills() -> int:
     except OSError:
         return 0
     return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
+
+
+def lost(job: Job, reason: str) -> Lost:
+    """What tells that a job's records so far do not count."""
+    return Lost(block=job.block, backend=job.backend, device=job.device, reason=reason)
 
 
 def all_of(jobs: Sequence[Job]) -> Left:

@@ -258,7 +258,9 @@ def _go_on(
     if ray is None:
         warn(timed)
     else:
-        timed, memory = (anew(writer, jobs, found) for jobs in every)
+        timed, memory = (
+            anew(writer, jobs, left, found) for jobs, left in zip(every, (timed, memory), strict=True)
+        )
     how = supervised(writer, timed, memory, (), case_timeout, ray)
     if folder.parent == REPORTS / "runs":
         store.point_latest(folder, REPORTS / "latest")
@@ -268,11 +270,10 @@ def _go_on(
 def _finish(folder: Path, how: str, executor: str = "local") -> None:
     """The last words of a run."""
     if how == "interrupted":
+        there = f" --executor {executor}" * (executor != "local")
         click.echo(
             f"\nInterrupted. What was measured is kept: hiddencost report {folder}\n"
-            f"Go on:                                   hiddencost run --resume {folder}"
-            + f" --executor {executor}"
-            * (executor != "local")
+            f"Go on:                                   hiddencost run --resume {folder}{there}"
         )
         sys.exit(130)
     refuse_nothing(folder)
@@ -301,18 +302,21 @@ def _report(folder: Path, against: Path | None = None) -> None:
     found = store.read(folder)
     compared = compare(found, store.read(against), str(against)) if against else None
     into = folder if folder.is_dir() else folder.parent
-    beside = kinds(found)
+    parts = by_kind(found)
+    beside = kinds(found, parts)
     also = [beside] if beside.full else []
+    made = []
     try:
-        for number, part in reversed(list(enumerate(by_kind(found).values()))):
+        for number, part in enumerate(parts.values()):
             place = into / page_of(number)
             drawn = plots.render(part, place / "plots")
             written = page.write_report(part, place, drawn, also)
-            shown = write_page(part, place, drawn, compared, also)
+            made.append((part, write_page(part, place, drawn, compared, also), written))
     except OSError as error:
         raise UserError(
             f"report of {folder}: cannot be written ({error.strerror}: {error.filename})"
         ) from None
+    part, shown, written = made[0]
     click.echo("\n".join([*page.summary_lines(part), *page.together_lines(part)]))
     click.echo(f"\nRun:      {folder}\nPage:     {shown}\nReport:   {written}")
     click.echo(f"One case: hiddencost show {folder} CASE\nAgain:    hiddencost report {folder}")

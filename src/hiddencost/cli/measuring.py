@@ -63,7 +63,6 @@ def supervised(
     ray: Any = None,
 ) -> str:
     """Measures the jobs here, or on the nodes of the cluster that `ray` is connected to."""
-    from hiddencost.cluster import Cluster
     from hiddencost.supervise import Supervisor
 
     total = sum(len(job.tasks) for job in [*timed, *memory])
@@ -72,6 +71,8 @@ def supervised(
             supervisor = Supervisor(writer, bar, pytest_arguments, case_timeout)
             if ray is None:
                 return supervisor.run(timed, memory)
+            from hiddencost.cluster import Cluster
+
             return Cluster(ray, supervisor, lambda what: click.echo(f"warning: {what}")).run(timed, memory)
     finally:
         writer.close()

@@ -179,15 +179,10 @@ def _cases(plan: str) -> frozenset[Case]:
 def changed_versions(baseline: Baseline, run: Run) -> list[str]:
     """Packages and Python that differ, in words: told, since they may be what is looked for."""
     now = run.environments[0] if run.environments else baseline.environment
-    before = baseline.environment.versions
-    found = [
-        f"{name} {before.get(name, 'none')} before, {now.versions.get(name, 'none')} after"
-        for name in sorted(before.keys() | now.versions.keys())
-        if before.get(name) != now.versions.get(name)
+    return [
+        f"{'Python' if name == 'python' else name} {old or 'none'} before, {new or 'none'} after"
+        for name, old, new in baseline.environment.versions_beside(now)
     ]
-    if baseline.environment.python != now.python:
-        found.append(f"Python {baseline.environment.python} before, {now.python} after")
-    return found
 
 
 def write(baseline: Baseline, path: Path) -> None:

@@ -3,12 +3,12 @@ not of one thing."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import combinations
 
 from hiddencost.claims import table_of
 from hiddencost.formatting import NONE
-from hiddencost.kinds import by_kind, kind_of
+from hiddencost.kinds import kind_of
 from hiddencost.page.grids import Grid, Section, by_group, planned_order, ratio, way
 from hiddencost.records import REFERENCE, Case, Comparison, Run
 from hiddencost.stats import Table
@@ -22,10 +22,9 @@ def page_of(number: int) -> str:
     return f"{FOLDER}/{number}" if number else "."
 
 
-def kinds(run: Run) -> Section:
+def kinds(run: Run, found: Mapping[str, Run]) -> Section:
     """The kinds of a run, with the blocks of each; then how each way compares with the plain forward pass on
-    each. No tables where it is one kind."""
-    found = by_kind(run)
+    each. found: the run of each (`by_kind`). No tables where it is one kind."""
     title = "Kinds of machine"
     if len(found) < 2:
         return Section(title, "", ())
@@ -48,8 +47,7 @@ def kinds(run: Run) -> Section:
     )
     cases = [case for case in planned_order(every, every.cases("seconds")) if case.strategy != REFERENCE]
     columns: dict[str, Callable[[Case], str]] = {"way": way}
-    for kind, table in tables.items():
-        columns[names[kind]] = lambda case, table=table: ratio(table.compare(case))  # type: ignore[misc]
+    columns |= {names[kind]: _compared(table) for kind, table in tables.items()}
     columns["pooled"] = lambda case: _pooled([table.compare(case) for table in tables.values()], every, case)
     note = (
         "Time over that of the plain forward pass, on each kind of machine. Seconds of unlike machines are "
@@ -57,6 +55,10 @@ def kinds(run: Run) -> Section:
         "overlap; an interval takes five blocks. Bytes and counts are read once, anywhere."
     )
     return Section(title, note, (machines, *by_group(cases, columns)))
+
+
+def _compared(table: Table) -> Callable[[Case], str]:
+    return lambda case: ratio(table.compare(case))
 
 
 def _pooled(found: list[Comparison | None], every: Table, case: Case) -> str:
