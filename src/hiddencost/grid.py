@@ -206,6 +206,11 @@ class Grid(_Table):
     points: list[Points] = []
     gate: dict[str, float] = {}
 
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """The relative change from which each metric counts as moved: the grid's own, else the usual one."""
+        return {**GATED, **self.gate}
+
 
 class Catalogue(msgspec.Struct, frozen=True):
     """What exists, told by the measuring half without importing Keras.

@@ -36,7 +36,7 @@ def compare(run: Run, other: Run, name: str) -> Compared:
     try:
         before = gate.keep(other, name)
         planned = msgspec.json.decode(before.plan, type=grid.Grid) if before.plan else None
-        thresholds = {**grid.GATED, **(planned.gate if planned else {})}
+        thresholds = planned.thresholds if planned else grid.GATED
         changes = gate.against_baseline(before, run, thresholds, gate.SURE)
     except (NotComparableError, UserError, msgspec.DecodeError) as error:
         empty = Grid(COLUMNS, ())
