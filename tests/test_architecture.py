@@ -10,6 +10,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "hiddencost"
 ORDER = (
     "errors",
     "records",
+    "columns",
     "formatting",
     "grid",
     "store",

@@ -4,15 +4,16 @@ import json
 import re
 
 import pytest
-from test_claims import ALWAYS, case, group, run_of
+from test_claims import ALWAYS, case, group, heap, run_of
 
 from hiddencost.page.compared import compare
 from hiddencost.page.drawings import DARK, at_night, inline, palette
 from hiddencost.page.html import html
-from hiddencost.page.rows import that_matter
+from hiddencost.page.rows import rows_of
 from hiddencost.page.strips import strips
 from hiddencost.plots.style import contrast
-from hiddencost.records import Figure, Measurement
+from hiddencost.records import Case, Figure, Measurement
+from hiddencost.stats import Table
 
 
 def data_of(page: str) -> dict:
@@ -55,13 +56,23 @@ def test_an_empty_run_has_a_page():
 
 
 def test_beyond_the_most_what_failed_is_kept_first_then_the_farthest_times():
-    from hiddencost.page.rows import Row
+    middle = ("functional_submodel", "middle")
+    near, far = case(*ALWAYS), case(*middle)
+    lines = group({ALWAYS: 1.02, middle: 0.5})
+    peaks = heap({("final_only", "output"): 10, ALWAYS: 20, middle: 10.5})
+    other = Measurement(case=far, metric="traces", values=(1.0,))
+    bad = Measurement(case=case("get_layer_name", "all"), metric="seconds", state="crashed", reason="fell")
+    table = Table(run_of([*lines, *peaks, other, bad]))
 
-    far, near = (Row(case=case("a"), metric="seconds", unit="s", value=1.0, ratio=r) for r in (0.5, 1.01))
-    other = Row(case=case("a"), metric="traces", unit="", value=1.0)
-    bad = Row(case=case("a"), metric="seconds", unit="s", verdict="crashed")
-    assert that_matter([other, near, far, bad], 2) == [far, bad]
-    assert that_matter([other, near, far, bad], 3) == [near, far, bad]
+    def kept(most: int) -> list[tuple[str, Case]]:
+        rows, count = rows_of(table, {}, most)
+        assert count == 9
+        return [(row.metric, row.case) for row in rows]
+
+    assert kept(2) == [("seconds", far), ("seconds", bad.case)]
+    assert kept(3) == [("seconds", near), ("seconds", far), ("seconds", bad.case)]
+    assert kept(6)[4:5] == [("peak_heap_bytes", near)]
+    assert set(kept(8)) == set(kept(9)) - {("peak_heap_bytes", near.group)}
 
 
 def test_a_strip_places_its_figures_and_one():

@@ -7,7 +7,7 @@ import time
 import msgspec
 import pytest
 
-from hiddencost import backends, growth, lookups, measure, rotation, strategies
+from hiddencost import backends, growth, lookups, measure, rotation, stats, strategies
 from hiddencost.grid import Fault, Task, Time
 from hiddencost.records import REFERENCE, TWIN, Case
 from hiddencost.strategies import Extraction, Strategy
@@ -40,6 +40,8 @@ def test_every_case_of_a_group_has_a_time_from_every_round(process, tiny):
     assert calls == {REFERENCE: 3 * rounds, TWIN: 3 * rounds, "functional_submodel": rounds}
     places = sorted(place for m in found.values() for place in m.places)
     assert places == list(range(7 * rounds))
+    times = [m for m in found.values() if m.metric == "seconds"]
+    assert {m.case: m.effect for m in times} == stats.rotation_effects(times)
     assert found["functional_submodel", "output_bytes"].values == (3 * 8 * 128 * 4,)
     assert found["functional_submodel", "payload_bytes"].values == (3 * 8 * 128 * 4,)
     assert found["functional_submodel", "build_seconds"].values[0] > 0

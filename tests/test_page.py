@@ -12,8 +12,9 @@ import pytest
 from synthetic import synthetic_run
 from test_claims import ALWAYS, MIB, case, group, heap, run_of, value
 
-from hiddencost.claims import CLAIMS
-from hiddencost.page import escaped, markdown, summary_lines, write_report
+from hiddencost import page
+from hiddencost.claims import CLAIMS, table_of
+from hiddencost.page import escaped, large, markdown, questions, summary_lines, write_report
 from hiddencost.page.costs import break_even
 from hiddencost.page.html import html
 from hiddencost.plots import PLOTS
@@ -326,3 +327,39 @@ def test_the_page_is_imported_without_anything_heavy() -> None:
 
 def test_every_plot_that_a_claim_names_exists() -> None:
     assert {claim.plot for claim in CLAIMS if claim.plot} <= {plot.name for plot in PLOTS}
+
+
+def test_of_a_large_run_some_groups_of_each_place_are_listed_and_all_are_answered_from(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lines = [
+        msgspec.structs.replace(line, case=line.case.with_(length=length))
+        for mode in ("graph", "eager")
+        for line in group({ALWAYS: 1.02}, mode)
+        for length in (16, 32, 64, 128, 256)
+    ]
+    run = run_of(lines)
+    whole, told = large.shown(table_of(run))
+    assert (whole, told) == (table_of(run), "")
+
+    monkeypatch.setattr(large, "ALL_OF", 20)
+    monkeypatch.setattr(large, "MOST_GROUPS", 5)
+    part, told = large.shown(table_of(run))
+    listed = part.cases("seconds", strategy="always_return_all")
+    assert {(case.mode, case.length) for case in listed} == {
+        (mode, length) for mode in ("graph", "eager") for length in (16, 256)
+    }
+    assert len(part.cases("seconds")) == 3 * len(listed)
+    assert told.startswith(
+        "4 of 10 groups are listed and offered by the chooser: up to 2 of each model and mode"
+    )
+    text = markdown(run, [])
+    assert told in text
+    assert section(text, "Time against the plain forward pass").count("always_return_all all") == 4
+    (asked,) = (q for q in questions(table_of(run)) if q.claim.id == "always_return")
+    assert len(asked.answer.figures) == 10
+
+    monkeypatch.setattr(page, "MOST_FIGURES", 3)
+    (asked,) = (q for q in questions(table_of(run)) if q.claim.id == "always_return")
+    assert asked.figures.title == "3 figures of 10"
+    assert len(asked.figures.rows) == len(asked.listed) == 3

@@ -2,6 +2,7 @@
 
 import math
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -279,3 +280,40 @@ def test_what_is_not_ok_has_no_values():
     found = stats.Table(run_of(failed))
     assert found.not_ok == [failed]
     assert found.cases("seconds") == []
+
+
+def rotated(effects_by_case, block=0, **changes):
+    """Times of three rounds of these cases, each off by what its effect says."""
+    count = len(effects_by_case)
+    return [
+        Measurement(
+            case=case,
+            metric="seconds",
+            values=(math.exp(effect),) * 3,
+            places=tuple(range(place, place + 3 * count, count)),
+            block=block,
+            **changes,
+        )
+        for place, (case, effect) in enumerate(effects_by_case.items())
+    ]
+
+
+def test_an_effect_that_is_stored_is_not_fitted_again():
+    times = [line for block in range(5) for line in rotated({REFERENCE_CASE: 0.0, WAY: 0.5}, block)]
+    assert stats.Table(run_of(*times)).compare(WAY).ratio == pytest.approx(math.exp(0.5))
+    told = [msgspec.structs.replace(line, effect=0.3 if line.case == WAY else 0.1) for line in times]
+    found = stats.Table(run_of(*told)).compare(WAY)
+    assert (found.ratio, found.pairs, found.blocks) == (pytest.approx(math.exp(0.2)), 15, 5)
+    elsewhere = WAY.with_(length=64)
+    others = [msgspec.structs.replace(line, case=elsewhere) for line in told if line.case == WAY]
+    apart = stats.Table(run_of(*told, *others)).compare(elsewhere, REFERENCE_CASE)
+    assert apart.ratio == pytest.approx(math.exp(0.5))  # the effects of two rotations have nothing in common
+
+
+def test_what_failed_when_it_was_measured_again_has_no_values():
+    times = rotated({REFERENCE_CASE: 0.0, WAY: 0.5})
+    again = [*rotated({REFERENCE_CASE: 0.1}), Measurement(case=WAY, metric="seconds", state="crashed")]
+    found = stats.Table(run_of(*times, *again))
+    assert found.blocks(REFERENCE_CASE, "seconds") == {0: (math.exp(0.1),) * 3}
+    assert found.cases("seconds") == [REFERENCE_CASE]
+    assert [bad.case for bad in found.not_ok] == [WAY]

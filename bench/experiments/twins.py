@@ -47,14 +47,14 @@ class Offset(NamedTuple):
 
 def offsets(run):
     """group -> an Offset for each block."""
-    table = stats.Table(run)
+    table, measured = stats.Table(run), tuple(run.measurements)
     found = defaultdict(list)
     for twin in table.cases("seconds", strategy=TWIN):
         group = twin.group
         for block in table.blocks(twin, "seconds"):
             traced = [
                 m.case
-                for m in run.measurements
+                for m in measured
                 if m.metric == "first_call_seconds" and m.block == block and m.case.group == group
             ]
             if not traced:  # predict over more examples runs what is traced

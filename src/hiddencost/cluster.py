@@ -23,6 +23,7 @@ from typing import Any
 import msgspec
 
 from hiddencost import environment
+from hiddencost.columns import columns_of
 from hiddencost.errors import UserError
 from hiddencost.grid import Job
 from hiddencost.records import OVER_BUDGET, Environment, Line, Measurement, Run, State
@@ -471,8 +472,9 @@ def anew(writer: Writes, jobs: Sequence[Job], left: Sequence[Job], run: Run) -> 
     """The jobs of which something is left to be measured of a run that ended early, whole: they may go on on
     other nodes than they began on, so what was measured of them is marked as lost. Never what was left out
     for want of time."""
-    missing, begun = {job.origin for job in left}, {m.origin for m in run.measurements}
-    left_out = {m.case for m in run.measurements if OVER_BUDGET in m.notes}
+    measured = columns_of(run)
+    missing, begun = {job.origin for job in left}, measured.origins_of()
+    left_out = set(measured.met(measured.with_note(OVER_BUDGET.__eq__)))
     found = [paced(job, 1.0, left_out) for job in jobs if job.origin in missing]
     for job in found:
         if job.origin in begun:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import unicodedata
 from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 UNITS: dict[str, tuple[tuple[str, float], ...]] = {
     "s": (("s", 1.0), ("ms", 1e-3), ("us", 1e-6), ("ns", 1e-9)),
@@ -17,6 +18,7 @@ UNITS: dict[str, tuple[tuple[str, float], ...]] = {
 """Unit of a figure -> the units it may be shown in, largest first, each with its size."""
 
 NONE = "–"
+Item = TypeVar("Item")
 
 EQUAL = 1e-9
 """An interval with a relative half-width up to this is rounding: its values were equal."""
@@ -98,3 +100,12 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """A table for a terminal: a line for each row, its columns as wide as their widest cell."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+
+
+def evenly(items: Sequence[Item], most: int) -> list[Item]:
+    """At most `most` of the items, evenly spaced: the first and the last among them, or the last alone."""
+    if len(items) <= most:
+        return list(items)
+    if most == 1:
+        return [items[-1]]
+    return [items[round(index * (len(items) - 1) / (most - 1))] for index in range(most)]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Set
 
 import msgspec
 
+from hiddencost.columns import columns_of, with_rows
 from hiddencost.records import Environment, Origin, Run
 
 TIMES = ("seconds", "lookup_seconds", "growth_seconds")
@@ -30,7 +31,8 @@ def by_kind(run: Run) -> dict[str, Run]:
     Seconds belong to the kind that measured them. What was read in a process that took no times (bytes,
     counts) does not depend on the machine's speed, and belongs to all.
     """
-    timing, kind = {m.origin for m in run.measurements if m.metric in TIMES}, kind_of(run)
+    found = columns_of(run)
+    timing, kind = found.origins_of(found.of(TIMES)), kind_of(run)
     origins: dict[str, set[Origin]] = defaultdict(set)
     for one in run.environments:
         if one.origin in timing:
@@ -44,8 +46,5 @@ def by_kind(run: Run) -> dict[str, Run]:
 
 def _without(run: Run, others: Set[Origin]) -> Run:
     """The run without what was measured there."""
-    return msgspec.structs.replace(
-        run,
-        environments=tuple(one for one in run.environments if one.origin not in others),
-        measurements=tuple(m for m in run.measurements if m.origin not in others),
-    )
+    left = tuple(one for one in run.environments if one.origin not in others)
+    return with_rows(msgspec.structs.replace(run, environments=left), ~columns_of(run).from_origins(others))

@@ -17,6 +17,7 @@ from hiddencost.claims.recommending import recommendations
 from hiddencost.foretold import shipped
 from hiddencost.formatting import NONE, listed, quantity
 from hiddencost.page import opening, questions
+from hiddencost.page.circumstances import timing_blocks
 from hiddencost.page.foretold import section
 from hiddencost.page.grids import Grid
 from hiddencost.page.templates import markdown_template
@@ -39,12 +40,11 @@ PEERS_READ = "middle"
 def readme(run: Run, peers: Run, gpu: Run, ways: tuple[Recommendation, ...]) -> str:
     """The README with the figures of a run, of one with other libraries beside, the name of the GPU that one
     was made on, with recommended ways, with what is foretold and what a cluster was seen to take."""
-    timing = {m.block for m in run.measurements if m.metric == "seconds"}
     seconds = run.ending.seconds if run.ending else 0.0
     return markdown_template("readme.md.j2").render(
         facts=dict(opening(run)),
         questions=questions(table_of(run)),
-        blocks=len(timing),
+        blocks=len(timing_blocks(run)),
         minutes=round(seconds / 60),
         gpu=listed(gpu.gpus),
         brought=brought_to_host(table_of(gpu)),

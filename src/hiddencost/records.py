@@ -8,7 +8,8 @@ computed from those and is never stored. Nothing here imports Keras.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import msgspec
@@ -40,7 +41,7 @@ TOGETHER = "together"
 count the calls of all."""
 
 
-class Case(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Case(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """What is measured: identity and nothing else. Hashable; `str(case)` is the label and pytest id.
 
     points: `last`, `middle`, `last_four`, `all`, a comma-joined list of names, or `output` (see OUTPUT).
@@ -97,6 +98,13 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return msgspec.structs.replace(self, **changes)
 
     @property
+    def slim(self) -> Case:
+        """The same case, whose names are shared with all others that have them: of cases that were read, each
+        has texts of its own."""
+        shared = {name: sys.intern(getattr(self, name)) for name in _NAMES}
+        return self.with_(**shared)
+
+    @property
     def group(self) -> Case:
         """The reference case of the same model, mode and shape: cases of one group are timed in one
         rotation, on the same inputs, and are paired with this case."""
@@ -114,18 +122,22 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         )
 
 
+_NAMES = ("model", "strategy", "points", "mode", "backend", "device", "dtype", "reduction", "task")
+
 Origin = tuple[int, str, str]
 """A block, with its backend and device: what one process measured, or several one after the other, on one
 machine."""
 
 
-class Measurement(msgspec.Struct, frozen=True, kw_only=True, tag="measurement", omit_defaults=True):
+class Measurement(msgspec.Struct, frozen=True, kw_only=True, tag="measurement", omit_defaults=True, gc=False):
     """The raw values of one metric of one case in one process. Raises ValueError for what cannot have been
     measured: a number that is not finite, a negative one, a call without duration, places that do not match.
 
     metric: a name of METRICS, which carries the unit.
     values: in the order taken.
     places: for `seconds`, where each value stands in the sequence of all calls of its group.
+    effect: of a rotation that one process called alone, what the case adds to the log time of a call there,
+    up to a constant that its cases share (`stats.effects`): fitted once, when the rotation ends.
     state, reason: `ok`, or what happened instead of values, in a sentence.
     block: the process it came from; timings of one block share that process.
     notes: facts that qualify the values, such as those named above.
@@ -135,16 +147,23 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True, tag="measurement", 
     metric: str
     values: tuple[float, ...] = ()
     places: tuple[int, ...] = ()
+    effect: float | None = None
     state: State = "ok"
     reason: str = ""
     block: int = 0
     notes: dict[str, str] = {}
 
     def __post_init__(self) -> None:
-        timed = self.metric in ("seconds", "lookup_seconds")
-        if not all(math.isfinite(value) and (value > 0 if timed else value >= 0) for value in self.values):
-            raise ValueError(f"{self.metric} of {self.case} cannot be {list(self.values)}")
-        if self.places and len(self.places) != len(self.values):
+        # At once for what most are; a run has millions of them.
+        if self.values and not (min(self.values) > 0 and sum(self.values) < math.inf):
+            timed = self.metric in ("seconds", "lookup_seconds")
+            if not all(
+                math.isfinite(value) and (value > 0 if timed else value >= 0) for value in self.values
+            ):
+                raise ValueError(f"{self.metric} of {self.case} cannot be {list(self.values)}")
+        if self.effect is not None and not (self.values and math.isfinite(self.effect)):
+            raise ValueError(f"the effect of {self.case} cannot be {self.effect}")
+        if self.places and (len(self.places) != len(self.values) or min(self.places) < 0):
             raise ValueError(f"{len(self.places)} places for {len(self.values)} values of {self.case}")
 
     @property
@@ -234,7 +253,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
     header: Header
     environments: tuple[Environment, ...]
-    measurements: tuple[Measurement, ...]
+    measurements: Sequence[Measurement]
     ending: Ending | None = None
 
     @property

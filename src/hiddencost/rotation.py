@@ -75,16 +75,25 @@ def rotation(process: Process, tasks: Sequence[Task]) -> Iterator[Measurement]:
     if process.meeting:
         notes[TOGETHER] = f"all {tasks[0].case.batch}x{tasks[0].case.length}"
     failed = {r.case.group: r.failed for r in ready if r.case.strategy == REFERENCE}
+    times: list[Measurement] = []
     for r in ready:
         cause = failed[r.case.group]
         reason = r.failed or (cause and f"the group's reference failed: {cause}")
         if reason:
             yield process.failure(r.case, "seconds", "crashed", reason)
             continue
-        times = process.measurement(r.case, "seconds", r.seconds, **notes)
-        yield msgspec.structs.replace(times, places=tuple(r.places))
+        taken = process.measurement(r.case, "seconds", r.seconds, **notes)
+        times.append(msgspec.structs.replace(taken, places=tuple(r.places)))
         if r.case.mode in COMPILED_MODES:
             yield process.measurement(r.case, "traces", [r.run.traces])
+    yield from times if process.turns else with_effects(times)
+
+
+def with_effects(times: Sequence[Measurement]) -> Iterator[Measurement]:
+    """The times of a whole rotation with the effect of each case, fitted once for all who read them."""
+    found = stats.rotation_effects(times) if times else {}
+    for one in times:
+        yield msgspec.structs.replace(one, effect=found[one.case])
 
 
 def _prepared(

@@ -9,16 +9,20 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Sequence, Set
+from collections.abc import Callable, Hashable, Iterable, Sequence, Set
 from dataclasses import dataclass
+from functools import cache, cached_property
+from operator import attrgetter
 from typing import TypeVar
 
 import numpy as np
 from scipy.optimize import least_squares
 from scipy.special import stdtrit
 
+from hiddencost.columns import columns_of
 from hiddencost.records import (
     OUTPUT,
+    ROUNDS_WANTED,
     SINGLE_BLOCK,
     TOGETHER,
     TWIN,
@@ -49,6 +53,7 @@ LOSS = 1.4
 """Variance of an effect over that of a mean of as many differences: 1.1 when the machine only wanders,
 1.8 when it only jitters (by simulation, tests/test_stats.py)."""
 _Name = TypeVar("_Name", bound=Hashable)
+_Made = TypeVar("_Made")
 
 
 def effects(
@@ -106,18 +111,18 @@ def block_mean(log_ratios: Sequence[float]) -> float:
 
 def t_interval(means: Sequence[float]) -> tuple[float, float | None, float | None]:
     """The mean of block means and its 95 % t interval; (mean, None, None) with fewer than five blocks."""
-    values = np.asarray(means, dtype=float)
-    center = float(values.mean())
-    if values.size < FEWEST_BLOCKS:
+    center = math.fsum(means) / len(means) if len(means) else math.nan
+    if len(means) < FEWEST_BLOCKS:
         return center, None, None
-    half = float(stdtrit(values.size - 1, 0.5 + CONFIDENCE / 2)) * standard_error(values)
+    half = _quantile(len(means) - 1, 0.5 + CONFIDENCE / 2) * standard_error(means)
     return center, center - half, center + half
 
 
-def standard_error(means: Sequence[float] | np.ndarray) -> float:
+def standard_error(means: Sequence[float]) -> float:
     """Standard error of the mean of block means (at least two of them)."""
-    values = np.asarray(means, dtype=float)
-    return float(values.std(ddof=1) / math.sqrt(values.size))
+    center = math.fsum(means) / len(means)
+    variance = math.fsum((value - center) ** 2 for value in means) / (len(means) - 1)
+    return math.sqrt(variance / len(means))
 
 
 def smallest_detectable(means: Sequence[float]) -> float | None:
@@ -127,8 +132,14 @@ def smallest_detectable(means: Sequence[float]) -> float | None:
     if len(means) < FEWEST_BLOCKS:
         return None
     degrees = len(means) - 1
-    factor = float(stdtrit(degrees, 0.5 + CONFIDENCE / 2) + stdtrit(degrees, POWER))
+    factor = _quantile(degrees, 0.5 + CONFIDENCE / 2) + _quantile(degrees, POWER)
     return math.expm1(factor * standard_error(means))
+
+
+@cache
+def _quantile(degrees: int, share: float) -> float:
+    """Of Student's t distribution."""
+    return float(stdtrit(degrees, share))
 
 
 def interval(values: Sequence[float]) -> tuple[float, float | None, float | None]:
@@ -185,57 +196,114 @@ def peak_metric(case: Case) -> str:
     return "peak_heap_bytes" if case.device == "cpu" else "peak_device_bytes"
 
 
+def rotation_effects(rotation: Sequence[Measurement]) -> dict[Case, float]:
+    """The log time of each case of the calls of one rotation, up to a constant (see `effects`)."""
+    calls = sorted(
+        (place, value, number)
+        for number, m in enumerate(rotation)
+        for place, value in zip(m.places, m.values, strict=True)
+    )
+    cases = [rotation[number].case for _, _, number in calls]
+    return effects(cases, np.log([value for _, value, _ in calls]))[0]
+
+
 def called_with(measurement: Measurement) -> str:
     """What names the rotation in which it was called: its group, or all that took turns."""
     return measurement.notes.get(TOGETHER) or str(measurement.case.group)
 
 
 class Table:
-    """The measurements of a run by (case, metric), with their blocks. Only state `ok` has values."""
+    """The measurements of a run by (case, metric), with their blocks. Only state `ok` has values: what was
+    measured again in a block, and failed then, has none."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self._by_key: dict[tuple[Case, str], dict[int, Measurement]] = defaultdict(dict)
-        self._rotations: dict[tuple[str, int], list[Measurement]] = defaultdict(list)
+        self._columns = found = columns_of(run)
+        blocks = found.block
+        order = np.lexsort((blocks, found.case, found.metric))  # stable: what came later stands later
+        last = np.zeros(len(order), bool)
+        last[-1:] = True
+        for column in (found.metric, found.case, blocks):
+            last[:-1] |= column[order[1:]] != column[order[:-1]]
+        order = order[last]  # what was measured again stands for what it replaces
+        self._rows = rows = order[found.in_state("ok")[order]].astype(np.int32)
+        self._place = {case: place for place, case in enumerate(found.cases)}
+        self._starts: dict[str, np.ndarray] = {}
+        every_case, bounds = np.arange(len(found.cases) + 1), np.arange(len(found.metrics) + 1)
+        bounds = np.searchsorted(found.metric[rows], bounds)
+        for name, low, high in zip(found.metrics, bounds, bounds[1:], strict=False):
+            self._starts[name] = low + np.searchsorted(found.case[rows[low:high]], every_case)
+        timed = found.metrics.index("seconds") if "seconds" in found.metrics else len(found.metrics)
+        self._first_timed = int(bounds[timed])
+        self._stored_effects = found.effects(rows[bounds[timed] : bounds[min(timed + 1, len(found.metrics))]])
+        self._cases: dict[str, list[Case]] = {}
         self._effects: dict[tuple[str, int], dict[Case, float]] = {}
-        self.not_ok: list[Measurement] = []
-        for measurement in run.measurements:
-            if measurement.state == "ok":
-                self._by_key[measurement.case, measurement.metric][measurement.block] = measurement
-            else:
-                self.not_ok.append(measurement)
-        for blocks in self._by_key.values():  # what was measured again stands for what it replaces
-            for measurement in blocks.values():
-                if measurement.places:
-                    self._rotations[called_with(measurement), measurement.block].append(measurement)
+        self._bands: dict[Case, tuple[float, float] | None] = {}
+        self._made: dict[Hashable, object] = {}
+
+    def once(self, make: Callable[..., _Made], *arguments: Hashable) -> _Made:
+        """`make(table, *arguments)`, made once: several read it, and it takes a look at every case."""
+        key = make, *arguments
+        if key not in self._made:
+            self._made[key] = make(self, *arguments)
+        return self._made[key]  # type: ignore[return-value]
+
+    @cached_property
+    def not_ok(self) -> list[Measurement]:
+        """What has a state instead of values."""
+        return list(self._columns.only(~self._columns.in_state("ok")))
 
     def cases(self, metric: str, **fields: object) -> list[Case]:
         """The cases that have this metric, in the order first measured, whose fields equal `fields`."""
-        return [
-            case
-            for case, name in self._by_key
-            if name == metric and all(getattr(case, key) == value for key, value in fields.items())
-        ]
+        if metric not in self._cases:
+            rows = np.zeros(len(self._columns), bool)
+            rows[self._rows] = True
+            self._cases[metric] = self._columns.met(rows & self._columns.of((metric,)))
+        if not fields:
+            return list(self._cases[metric])
+        read, values = attrgetter(*fields), tuple(fields.values())
+        wanted = values if len(values) > 1 else values[0]
+        return [case for case in self._cases[metric] if read(case) == wanted]
+
+    def _of(self, case: Case, metric: str) -> slice:
+        """Where the blocks of a case stand in `_rows`, in their order."""
+        place, starts = self._place.get(case), self._starts.get(metric)
+        return slice(0, 0) if place is None or starts is None else slice(*starts[place : place + 2].tolist())
 
     def blocks(self, case: Case, metric: str) -> dict[int, tuple[float, ...]]:
         """Raw values by block; empty when the case was not measured."""
-        found = self._by_key.get((case, metric), {})
-        return {block: measurement.values for block, measurement in sorted(found.items())}
+        rows = self._rows[self._of(case, metric)]
+        values = map(self._columns.values_of, rows)
+        return dict(zip(self._columns.blocks_of(rows), values, strict=True))
 
     def note(self, case: Case, metric: str, name: str) -> str:
-        """What a note of the first block says; nothing where there is none."""
-        found = self._by_key.get((case, metric), {})
-        return next((measurement.notes.get(name, "") for measurement in found.values()), "")
+        """What a note of the lowest block says; nothing where there is none."""
+        rows = self._rows[self._of(case, metric)][:1]
+        return next((self._columns.notes_of(row).get(name, "") for row in rows), "")
+
+    @cached_property
+    def capped(self) -> set[Case]:
+        """The groups whose rounds time ended before the wanted precision, in some block."""
+        return {case.group for case in self._columns.met(self._columns.with_note(ROUNDS_WANTED.__eq__))}
 
     def block_medians(self, case: Case, metric: str) -> dict[int, float]:
         """The median of each block's raw values, by block."""
-        return {
-            block: float(np.median(values)) for block, values in self.blocks(case, metric).items() if values
-        }
+        rows = self._rows[self._of(case, metric)]
+        pairs = zip(self._columns.blocks_of(rows), self._columns.medians[rows].tolist(), strict=True)
+        return {block: median for block, median in pairs if not math.isnan(median)}
 
     def medians(self, case: Case, metric: str) -> list[float]:
         """The median of each block's raw values."""
         return list(self.block_medians(case, metric).values())
+
+    @cached_property
+    def _rotations(self) -> dict[tuple[str, int], list[Measurement]]:
+        found: dict[tuple[str, int], list[Measurement]] = defaultdict(list)
+        for row in np.sort(self._rows).tolist():
+            if self._columns.places_of(row):
+                measurement = self._columns[row]
+                found[called_with(measurement), measurement.block].append(measurement)
+        return found
 
     def rotations(self) -> Set[tuple[str, int]]:
         """(what is called together, block) of all rotations."""
@@ -258,33 +326,51 @@ class Table:
         """The log time of each case of one rotation, up to a constant (see `effects`)."""
         key = together, block
         if key not in self._effects:
-            calls = sorted(
-                (place, value, number)
-                for number, m in enumerate(self._rotations[key])
-                for place, value in zip(m.places, m.values, strict=True)
-            )
-            cases = [self._rotations[key][number].case for _, _, number in calls]
-            self._effects[key] = effects(cases, np.log([value for _, value, _ in calls]))[0]
+            self._effects[key] = rotation_effects(self._rotations[key])
         return self._effects[key]
-
-    def _log_ratio(self, block: int, mine: Measurement, theirs: Measurement) -> float:
-        """Of one block: from the rotation that both were called in, else from their pairs in order."""
-        together = called_with(mine)
-        if mine.places and theirs.places and together == called_with(theirs):
-            found = self.block_effects(together, block)
-            return found[mine.case] - found[theirs.case]
-        return block_mean([math.log(a / b) for a, b in zip(mine.values, theirs.values, strict=False)])
 
     def log_ratios(self, case: Case, against: Case, metric: str = "seconds") -> tuple[list[float], int]:
         """log(case / against) of each block that has both, and the number of pairs in all of them."""
-        mine, theirs = self._by_key.get((case, metric), {}), self._by_key.get((against, metric), {})
-        means, pairs = [], 0
-        for block in sorted(mine.keys() & theirs.keys()):
-            count = min(len(mine[block].values), len(theirs[block].values))
-            if count:
-                means.append(self._log_ratio(block, mine[block], theirs[block]))
-                pairs += count
-        return means, pairs
+        own, others = self._of(case, metric), self._of(against, metric)
+        mine, theirs = self._rows[own], self._rows[others]
+        both = self._in_both(mine, theirs)
+        counts = [self._columns.counts[rows].tolist() for rows in (mine, theirs)]
+        pairs = [min(counts[0][i], counts[1][j]) for i, j in both]
+        stored = self._stored(own, metric), self._stored(others, metric)
+        if all(stored) and case.group == against.group:
+            means = [stored[0][i] - stored[1][j] for i, j in both]
+        else:
+            found = zip(both, pairs, strict=True)
+            means = [self._log_ratio(int(mine[i]), int(theirs[j])) for (i, j), count in found if count]
+        return means, sum(pairs)
+
+    def _in_both(self, mine: np.ndarray, theirs: np.ndarray) -> list[tuple[int, int]]:
+        """The places of those rows of either that are of one block."""
+        blocks = self._columns.blocks_of(mine), self._columns.blocks_of(theirs)
+        if blocks[0] == blocks[1]:
+            return [(place, place) for place in range(len(blocks[0]))]
+        places = {block: place for place, block in enumerate(blocks[1])}
+        return [(place, places[block]) for place, block in enumerate(blocks[0]) if block in places]
+
+    def _stored(self, here: slice, metric: str) -> list[float]:
+        """The stored effects of these rows; nothing where one has none."""
+        if metric != "seconds":
+            return []
+        low = self._first_timed
+        found: list[float] = self._stored_effects[here.start - low : here.stop - low].tolist()
+        return [] if any(map(math.isnan, found)) else found
+
+    def _log_ratio(self, mine: int, theirs: int) -> float:
+        """Of two rows of one block: from the rotation that both were called in, else from their pairs in
+        order."""
+        columns = self._columns
+        if columns.places_of(mine) and columns.places_of(theirs):
+            one, other = columns[mine], columns[theirs]
+            if (together := called_with(one)) == called_with(other):
+                found = self.block_effects(together, one.block)
+                return found[one.case] - found[other.case]
+        pairs = zip(columns.values_of(mine), columns.values_of(theirs), strict=False)
+        return block_mean([math.log(a / b) for a, b in pairs])
 
     def compare(self, case: Case, against: Case | None = None, metric: str = "seconds") -> Comparison | None:
         """`case` against another case (its group's reference by default) within each block; None when
@@ -330,10 +416,13 @@ class Table:
 
     def band(self, case: Case) -> tuple[float, float] | None:
         """The noise band of the case's group: the interval of its A/A twin, hull with 1."""
-        twin = self.compare(case.group.with_(strategy=TWIN))
-        if twin is None or twin.low is None or twin.high is None:
-            return None
-        return min(1.0, twin.low), max(1.0, twin.high)
+        group = case.group
+        if group not in self._bands:
+            twin = self.compare(group.with_(strategy=TWIN))
+            self._bands[group] = None
+            if twin is not None and twin.low is not None and twin.high is not None:
+                self._bands[group] = min(1.0, twin.low), max(1.0, twin.high)
+        return self._bands[group]
 
     def verdict(self, case: Case) -> Verdict:
         """The time of `case` against its reference, judged against the twin's band (see `judge`)."""

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 import msgspec
+import numpy as np
 
+from hiddencost.columns import Columns
 from hiddencost.errors import UserError
 from hiddencost.records import (
     SCHEMA_VERSION,
@@ -24,11 +26,11 @@ from hiddencost.records import (
     Line,
     Lost,
     Measurement,
-    Origin,
     Run,
 )
 
 RESULTS = "results.jsonl"
+CHUNK = 2**20
 
 MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 """version -> a function that turns a line of that version, as a dict, into one of the next version."""
@@ -74,7 +76,7 @@ class Writer:
             file.close()
             raise UserError(f"{self.folder}: another hiddencost is writing to this run") from None
         if not new:
-            file.truncate(file.read().rfind(b"\n") + 1)
+            file.truncate(_end_of_last_line(file))
             file.seek(0, os.SEEK_END)
         return file
 
@@ -85,6 +87,19 @@ class Writer:
 
     def close(self) -> None:
         self._file.close()
+
+
+def _end_of_last_line(file: IO[bytes]) -> int:
+    """Where the last line ends that is whole, 0 where none is; looked for from the end."""
+    end = file.seek(0, os.SEEK_END)
+    while end:
+        begin = max(0, end - CHUNK)
+        file.seek(begin)
+        place = file.read(end - begin).rfind(b"\n")
+        if place >= 0:
+            return begin + place + 1
+        end = begin
+    return 0
 
 
 def results_path(run: Path) -> Path:
@@ -100,30 +115,49 @@ def read(run: Path) -> Run:
     UserError with the line's number."""
     path = results_path(run)
     try:
-        lines = path.read_bytes().split(b"\n")
+        with open(path, "rb") as file:
+            return _assembled(_lines(file, path), path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    complete, tail = lines[:-1], lines[-1]
-    if not complete:
+
+
+def _lines(file: IO[bytes], path: Path) -> Iterator[Line]:
+    """The records, one after the other. A last one that is not ended by a newline was cut short."""
+    first = file.readline()
+    if not first.endswith(b"\n"):
         raise UserError(f"{path}: damaged: no complete first line")
-    version = _schema_version(complete[0], path)
-    records: list[Line] = []
-    for number, line in enumerate(complete, start=1):
+    version, number, lines = _schema_version(first, path), 1, [first]
+    while lines:
+        if not lines[-1].endswith(b"\n"):
+            lines.pop()
         try:
-            records.append(_decode(line, version))
+            yield from _decoded(lines, version)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            yield from _up_to_the_damaged(lines, version, number, path)
+        number += len(lines)
+        lines = file.readlines(CHUNK)
+
+
+def _up_to_the_damaged(lines: Sequence[bytes], version: int, number: int, path: Path) -> Iterator[Line]:
+    """Names the first of the lines that is damaged; `number` is that of the first one."""
+    for place, line in enumerate(lines):
+        try:
+            yield from _decoded([line], version)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise UserError(f"{path}: damaged at line {number}: {error}") from None
-    del tail  # written but not ended by a newline: the write was cut short
-    return _assemble(records, path)
+            raise UserError(f"{path}: damaged at line {number + place}: {error}") from None
+
+
+class _Versioned(msgspec.Struct):
+    """What is read first of a header, whatever else is in it."""
+
+    schema_version: int
 
 
 def _schema_version(first: bytes, path: Path) -> int:
     try:
-        version = msgspec.json.decode(first).get("schema_version")
-    except (msgspec.DecodeError, UnicodeDecodeError, AttributeError):
-        version = None
-    if not isinstance(version, int):
-        raise UserError(f"{path}: damaged: the first line is not the header of a hiddencost run")
+        version = msgspec.json.decode(first, type=_Versioned).schema_version
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise UserError(f"{path}: damaged: the first line is not the header of a hiddencost run") from None
     if version > SCHEMA_VERSION:
         raise UserError(
             f"{path}: written by a newer hiddencost (schema {version}, this one reads up to "
@@ -134,44 +168,60 @@ def _schema_version(first: bytes, path: Path) -> int:
     return version
 
 
-def _decode(line: bytes, version: int) -> Line:
+def _decoded(lines: Sequence[bytes], version: int) -> list[Line]:
     if version == SCHEMA_VERSION:
-        return _decoder.decode(line)
-    raw = msgspec.json.decode(line)
+        return _decoder.decode_lines(b"".join(lines))
+    return [_migrated(msgspec.json.decode(line), version) for line in lines]
+
+
+def _migrated(raw: Any, version: int) -> Line:
     for old in range(version, SCHEMA_VERSION):
         raw = MIGRATIONS[old](raw)
     line_now: Line = msgspec.convert(raw, Line)
     return line_now
 
 
-def _assemble(records: list[Line], path: Path) -> Run:
-    header = records[0]
+def _assembled(records: Iterator[Line], path: Path) -> Run:
+    header = next(records)
     if not isinstance(header, Header):
         raise UserError(f"{path}: damaged: the first line is not the header of a hiddencost run")
-    endings = [record for record in records if isinstance(record, Ending)]
+    header = msgspec.structs.replace(header, planned=tuple(case.slim for case in header.planned))
+    endings: list[Ending] = []
+    environments: list[Environment | None] = []
+    lost: list[tuple[Lost, int, int]] = []  # with how much stood before it
+    arrived = 0
+
+    def measurements() -> Iterator[Measurement]:
+        nonlocal arrived
+        for record in records:
+            match record:
+                case Measurement():
+                    arrived += 1
+                    yield record
+                case Environment():
+                    environments.append(record)
+                case Lost():
+                    lost.append((record, arrived, len(environments)))
+                case Ending():
+                    endings.append(record)
+
+    try:
+        found = Columns(measurements())
+    except OverflowError as error:
+        raise UserError(f"{path}: damaged: a block, a place or a count is too large: {error}") from None
+    counts = np.ones(len(found), bool)
+    for gone, rows, processes in lost:
+        counts[:rows] &= ~found.from_origins({gone.origin})[:rows]
+        environments[:processes] = [
+            one if one and one.origin != gone.origin else None for one in environments[:processes]
+        ]
     spent = sum(ending.seconds for ending in endings)  # of a run that was resumed: of all its parts
-    environments, measurements = _that_count(records)
     return Run(
         header=header,
-        environments=environments,
-        measurements=measurements,
+        environments=tuple(filter(None, environments)),
+        measurements=found.only(counts),
         ending=msgspec.structs.replace(endings[-1], seconds=spent) if endings else None,
     )
-
-
-def _that_count(records: list[Line]) -> tuple[tuple[Environment, ...], tuple[Measurement, ...]]:
-    """The environments and measurements, without those of a block that was lost after them."""
-    lost: set[Origin] = set()
-    environments: list[Environment] = []
-    measurements: list[Measurement] = []
-    for record in reversed(records):
-        if isinstance(record, Lost):
-            lost.add(record.origin)
-        elif isinstance(record, Environment) and record.origin not in lost:
-            environments.append(record)
-        elif isinstance(record, Measurement) and record.origin not in lost:
-            measurements.append(record)
-    return tuple(reversed(environments)), tuple(reversed(measurements))
 
 
 def check_latest(latest: Path) -> None:

@@ -26,6 +26,7 @@ from typing import IO, Protocol
 import msgspec
 
 from hiddencost import backends
+from hiddencost.columns import columns_of
 from hiddencost.doing import START_ANEW, Doing
 from hiddencost.errors import UserError
 from hiddencost.grid import METRIC_OF_SUITE, ROTATED, Fault, Job, Meeting, bench_folder
@@ -168,7 +169,9 @@ class Supervisor:
             _by_turns(hands, in_any_order, mine[0])
 
     def _work_side_by_side(self, jobs: Sequence[Job]) -> None:
-        by_ground = {job.ground: [other for other in jobs if other.ground == job.ground] for job in jobs}
+        by_ground: dict[tuple[str, str], list[Job]] = defaultdict(list)
+        for job in jobs:
+            by_ground[job.ground].append(job)
         hands: list[Sequence[Job]] = []
         for (_, device), alike in by_ground.items():
             if device == "cpu":
@@ -461,9 +464,10 @@ def all_of(jobs: Sequence[Job]) -> Left:
 def remaining(jobs: Sequence[Job], run: Run) -> list[Job]:
     """What is still to be measured of a run that ended early: every task without a record, with the
     whole of its group where they are timed in rotation; never what was left out for want of time."""
-    done = {(m.case, m.metric, m.block) for m in run.measurements}
-    planned = {(t.case, METRIC_OF_SUITE[t.suite], job.block) for job in jobs for t in job.tasks}
-    return unfinished(jobs, planned - done, {m.case for m in run.measurements if OVER_BUDGET in m.notes})
+    missing = {(t.case, METRIC_OF_SUITE[t.suite], job.block) for job in jobs for t in job.tasks}
+    found = columns_of(run)
+    missing.difference_update(found.keys(found.of({metric for _, metric, _ in missing})))
+    return unfinished(jobs, missing, set(found.met(found.with_note(OVER_BUDGET.__eq__))))
 
 
 def unfinished(

@@ -34,6 +34,10 @@ def program(case: Case) -> Program:
 
 def meetings(table: Table) -> list[Meeting]:
     """The shapes at which backends took turns; those whose first plain pass is missing are left out."""
+    return table.once(_meetings)
+
+
+def _meetings(table: Table) -> list[Meeting]:
     members: dict[str, list[Case]] = defaultdict(list)
     measured = set(table.cases("seconds"))
     for case in table.run.header.planned:

@@ -13,6 +13,7 @@ from typing import Literal
 
 import msgspec
 
+from hiddencost.columns import columns_of, with_rows
 from hiddencost.formatting import listed, quantity, some
 from hiddencost.grid import ALL_MODES
 from hiddencost.records import Answer, AnswerWord, Case, Figure, Run
@@ -44,9 +45,9 @@ class Finding(msgspec.Struct, frozen=True):
 
 def sound(run: Run) -> Run:
     """The run without the values of cases that were wrong in any block: their times are never shown."""
-    wrong = {measurement.case for measurement in run.measurements if measurement.state == "wrong"}
-    kept = tuple(m for m in run.measurements if m.state != "ok" or m.case not in wrong)
-    return msgspec.structs.replace(run, measurements=kept)
+    found = columns_of(run)
+    wrong = set(found.met(found.in_state("wrong")))
+    return with_rows(run, ~(found.in_state("ok") & found.of_cases(wrong)))
 
 
 def table_of(run: Run) -> Table:

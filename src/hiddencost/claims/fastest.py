@@ -52,9 +52,9 @@ def fastest(table: Table) -> list[Fastest]:
     by_kind: dict[tuple[Case, str, str], list[Case]] = defaultdict(list)
     for case in readings(table):
         by_kind[case.group, case.points, case.reduction].append(case)
-    scenes = in_order(dict.fromkeys(group for group, _, _ in by_kind))
+    in_turn = {scene: place for place, scene in enumerate(in_order({group for group, _, _ in by_kind}))}
     found = [among(table, ways) for ways in by_kind.values()]
-    return sorted(found, key=lambda one: (scenes.index(one.scene), _kind_order(one.kind)))
+    return sorted(found, key=lambda one: (in_turn[one.scene], _kind_order(one.kind)))
 
 
 def of_run(table: Table) -> list[Fastest]:
@@ -65,9 +65,10 @@ def of_run(table: Table) -> list[Fastest]:
     found = []
     for kind in sorted({(case.points, case.reduction) for case in cases}, key=_kind_order):
         alike = [case for case in cases if (case.points, case.reduction) == kind]
-        here = [case for case in alike if case.group == main] or [
-            case for case in alike if case.group == _scene(table, alike)
-        ]
+        here = [case for case in alike if case.group == main]
+        if not here:
+            scene = _scene(table, alike)
+            here = [case for case in alike if case.group == scene]
         found.append(among(table, here))
     return found
 

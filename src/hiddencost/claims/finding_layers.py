@@ -149,6 +149,8 @@ def share_of_forward(table: Table) -> tuple[list[Figure], dict[str, str]]:
     every layer, so it is an upper bound. Compiled modes look layers up while they trace, not later.
     """
     looked_up = last_positions(table, NAME)
+    if not looked_up:
+        return [], {}
     figures, counts = [], set()
     for case in in_order(table.cases("seconds", strategy=REFERENCE, mode="eager")):
         states = hidden_states(table, case)
@@ -169,15 +171,17 @@ def share_of_forward(table: Table) -> tuple[list[Figure], dict[str, str]]:
 def hidden_states(table: Table, case: Case) -> int:
     """The number of hidden states of the case's model, from the bytes of all of them and of one; 0 when
     these were not both measured."""
+    sizes = table.once(_payloads).get((case.model, case.batch, case.length, case.examples), {})
+    return round(sizes["all"] / sizes["one"]) if len(sizes) == 2 else 0
 
-    def size(*points: str) -> float | None:
-        like = {"model": case.model, "batch": case.batch, "length": case.length, "examples": case.examples}
-        cases = [
-            one
-            for one in table.cases("payload_bytes", reduction="none", **like)
-            if one.points in points and any(table.medians(one, "payload_bytes"))
-        ]
-        return table.medians(cases[0], "payload_bytes")[0] if cases else None
 
-    everything, one = size("all"), size("last", "middle")
-    return round(everything / one) if everything and one else 0
+def _payloads(table: Table) -> dict[tuple[str, int, int, int | None], dict[str, float]]:
+    """Bytes of all hidden states, and of one, by model, shape and number of examples."""
+    found: dict[tuple[str, int, int, int | None], dict[str, float]] = {}
+    kinds = {"all": "all", "last": "one", "middle": "one"}
+    for case in table.cases("payload_bytes", reduction="none"):
+        medians = table.medians(case, "payload_bytes") if case.points in kinds else []
+        if any(medians):
+            sizes = found.setdefault((case.model, case.batch, case.length, case.examples), {})
+            sizes.setdefault(kinds[case.points], medians[0])
+    return found

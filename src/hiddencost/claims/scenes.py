@@ -59,17 +59,25 @@ def forward_cases(table: Table, metric: str) -> list[Case]:
     Where `predict` ran data sets of several sizes at one shape, those are the data-set suite, save for
     a size that has more ways than any other: the forward suite ran that one too.
     """
+    return list(table.once(_forward_cases, metric))
+
+
+def _forward_cases(table: Table, metric: str) -> list[Case]:
     cases = [case for case in table.cases(metric) if case.batch and case.length and case.layers is None]
     ways: dict[Case, Counter[int | None]] = defaultdict(Counter)
     for case in cases:
-        ways[case.group.with_(examples=None)][case.examples] += 1
+        ways[_any_size(case)][case.examples] += 1
     kept: dict[Case, int | None] = {}
     for key, sizes in ways.items():
         (size, most), *others = sizes.most_common()
         if not others or others[0][1] < most:
             kept[key] = size
     chosen = object()
-    return [case for case in cases if kept.get(case.group.with_(examples=None), chosen) == case.examples]
+    return [case for case in cases if kept.get(_any_size(case), chosen) == case.examples]
+
+
+def _any_size(case: Case) -> Case:
+    return case.group.with_(examples=None)
 
 
 def most_common(cases: Iterable[Case]) -> list[Case]:

@@ -28,7 +28,7 @@ from hiddencost.cli.measuring import (
 from hiddencost.cli.showing import show
 from hiddencost.errors import UserError
 from hiddencost.kinds import by_kind
-from hiddencost.records import TWIN
+from hiddencost.records import TWIN, Run
 from hiddencost.supervise import CASE_TIMEOUT
 from hiddencost.trees import git_commit
 
@@ -251,6 +251,7 @@ def _go_on(
     timed, memory = (remaining(jobs, found) for jobs in every)
     if not timed and not memory:
         click.echo(f"{folder}: nothing is missing")
+        del found
         _finish(folder, "complete")
         return
     ray = _connected(executor, address)
@@ -261,6 +262,7 @@ def _go_on(
         timed, memory = (
             anew(writer, jobs, left, found) for jobs, left in zip(every, (timed, memory), strict=True)
         )
+    del found  # of a large run it is large, and is read again in the end
     how = supervised(writer, timed, memory, (), case_timeout, ray)
     if folder.parent == REPORTS / "runs":
         store.point_latest(folder, REPORTS / "latest")
@@ -276,8 +278,9 @@ def _finish(folder: Path, how: str, executor: str = "local") -> None:
             f"Go on:                                   hiddencost run --resume {folder}{there}"
         )
         sys.exit(130)
-    refuse_nothing(folder)
-    _report(folder)
+    found = store.read(folder)
+    refuse_nothing(found, folder)
+    _report(found, folder)
 
 
 @main.command()
@@ -290,16 +293,15 @@ def _finish(folder: Path, how: str, executor: str = "local") -> None:
 )
 def report(run_folder: Path, against: Path | None) -> None:
     """Write the page, the report and the plots of a finished or interrupted RUN, from its results alone."""
-    _report(run_folder, against)
+    _report(store.read(run_folder), run_folder, against)
 
 
-def _report(folder: Path, against: Path | None = None) -> None:
+def _report(found: Run, folder: Path, against: Path | None = None) -> None:
     from hiddencost import page, plots
     from hiddencost.page.compared import compare
     from hiddencost.page.html import write_page
     from hiddencost.page.kinds import kinds, page_of
 
-    found = store.read(folder)
     compared = compare(found, store.read(against), str(against)) if against else None
     into = folder if folder.is_dir() else folder.parent
     parts = by_kind(found)
@@ -353,10 +355,11 @@ def _noise_floor(folder: Path) -> None:
     timed = grid.timed_jobs(planned)
     click.echo("\nThe plain forward pass against itself:")
     measured(folder, planned, text, timed, ())
-    refuse_nothing(folder)
+    run = store.read(folder)
+    refuse_nothing(run, folder)
     from hiddencost.stats import Table
 
-    table = Table(store.read(folder))
+    table = Table(run)
     for twin in table.cases("seconds", strategy=TWIN):
         found, band = table.compare(twin), table.center(twin.group, "seconds")
         if found is None or band is None or found.low is None or found.smallest_detectable is None:

@@ -123,7 +123,7 @@ def _folder(out: Path | None) -> Path:
 
 def _thresholds(planned: grid.Grid, threshold: float | None) -> Mapping[str, float]:
     """By metric: the grid's, or for times the one that the command line gives."""
-    found = {**grid.GATED, **planned.gate}
+    found = planned.thresholds
     if threshold is not None:
         found.update(seconds=threshold, overhead_ratio=threshold)
     return found
@@ -257,4 +257,4 @@ def _run_sides(
         how = side_by_side(before, after, timed, memory, fault)
     if how == "interrupted":
         sys.exit(130)
-    refuse_nothing(folder / "after")
+    refuse_nothing(store.read(folder / "after"), folder / "after")

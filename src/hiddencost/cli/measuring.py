@@ -15,8 +15,9 @@ import click
 import msgspec
 
 from hiddencost import grid, keeping, store
+from hiddencost.columns import columns_of
 from hiddencost.errors import UserError
-from hiddencost.records import Header
+from hiddencost.records import Header, Run
 from hiddencost.supervise import CASE_TIMEOUT
 
 REPORTS = Path("reports")
@@ -38,11 +39,12 @@ def share(context: click.Context, parameter: click.Parameter, value: str | None)
         raise UserError(f"{parameter.opts[0]} '{value}': expected a percentage, as 1%") from None
 
 
-def refuse_nothing(folder: Path) -> None:
+def refuse_nothing(run: Run, folder: Path) -> None:
     """Raises UserError when not a single case was measured, with the reason that most of them give."""
-    measurements = store.read(folder).measurements
-    reasons = Counter(m.reason for m in measurements if m.state not in ("ok", "skipped"))
-    if reasons and not any(m.state == "ok" and m.metric != "import_seconds" for m in measurements):
+    found = columns_of(run)
+    ok = found.in_state("ok")
+    reasons = Counter(m.reason for m in found.only(~ok) if m.state != "skipped")
+    if reasons and not (ok & ~found.of(("import_seconds",))).any():
         raise UserError(f"nothing was measured ({folder}): {reasons.most_common(1)[0][0]}")
 
 

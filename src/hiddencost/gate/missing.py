@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from hiddencost.columns import columns_of
 from hiddencost.records import OTHER_SIDE, Case, Change, Run
 
 Reasons = Mapping[tuple[Case, str], str]
@@ -24,10 +25,10 @@ GONE = "measured before, and not after"
 def reasons(run: Run) -> Reasons:
     """(case, metric) of all that was gated -> why a block has no values of it, or '' where all have."""
     found: dict[tuple[Case, str], str] = {}
-    for m in run.measurements:
-        if m.metric in GATED:
-            reason = "" if m.state == "ok" else f"{m.state}: {m.reason}"
-            found[m.case, m.metric] = found.get((m.case, m.metric)) or reason
+    columns = columns_of(run)
+    for m in columns.only(columns.of(GATED)):
+        reason = "" if m.state == "ok" else f"{m.state}: {m.reason}"
+        found[m.case, m.metric] = found.get((m.case, m.metric)) or reason
     return found
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from hiddencost.claims import CLAIMS, Claim, answers_from, sentence, table_of
 from hiddencost.claims.evidence import at
 from hiddencost.claims.sentences import plain
-from hiddencost.formatting import NONE, aligned, one_line, quantity
+from hiddencost.formatting import NONE, aligned, evenly, one_line, quantity
 from hiddencost.page.circumstances import environments, not_measured, opening, unmeasured
 from hiddencost.page.copies import copies
 from hiddencost.page.costs import growth, one_off
@@ -22,6 +22,7 @@ from hiddencost.page.foretold import foretold
 from hiddencost.page.found import found
 from hiddencost.page.freed import freed
 from hiddencost.page.grids import Grid, Section
+from hiddencost.page.large import shown
 from hiddencost.page.probes import probes
 from hiddencost.page.tables import data_sets, lookups, memory, times, twins
 from hiddencost.page.templates import escaped, markdown_template
@@ -31,13 +32,16 @@ from hiddencost.stats import Table
 
 __all__ = ["escaped", "markdown", "opening", "questions", "summary_lines", "together_lines", "write_report"]
 
+MOST_FIGURES = 1_000
+"""Of an answer, as many figures are listed."""
 MOST_REASONS = 5
 """Of why cases failed, as many stand in the terminal."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """A claim and its answer in words: plain, without figures; short, and in full."""
+    """A claim and its answer in words: plain, without figures; short, and in full. listed: its figures, where
+    they are many evenly chosen ones; figures: these as a table."""
 
     claim: Claim
     answer: Answer
@@ -45,6 +49,7 @@ class Question:
     short: str
     sentence: str
     facts: tuple[tuple[str, str], ...]
+    listed: Sequence[Figure]
     figures: Grid
 
 
@@ -60,11 +65,12 @@ def write_report(run: Run, folder: Path, plots: Sequence[str], also: Sequence[Se
 def markdown(run: Run, plots: Sequence[str], also: Sequence[Section] = ()) -> str:
     """The report as Markdown."""
     table = table_of(run)
+    listed, left_out = table.once(shown)
     return markdown_template("report.md.j2").render(
-        facts=opening(run),
+        facts=[*opening(run), *([("listed", left_out)] if left_out else [])],
         questions=questions(table),
         plots=plots,
-        sections=[*also, *sections(table, run)],
+        sections=[*also, *sections(listed, run, table)],
     )
 
 
@@ -81,7 +87,7 @@ def summary_lines(run: Run) -> list[str]:
             told.append(f"{answer.id}: {answer.word}. {sentence(answer, short=True)}")
     if silent:
         told.append(f"not measured here: {', '.join(silent)}")
-    bad = [m for m in run.measurements if m.state not in ("ok", "skipped")]
+    bad = [m for m in table.not_ok if m.state != "skipped"]
     failed = {m.case for m in bad}
     reasons = list(dict.fromkeys(f"  {m.state}: {' '.join(one_line(m.reason).split())}"[:250] for m in bad))
     absent = unmeasured(run)
@@ -116,12 +122,14 @@ def questions(table: Table) -> list[Question]:
     """The claims with their answers, from the table of a sound run."""
     found = []
     for claim, answer in zip(CLAIMS, answers_from(table), strict=True):
-        rows = tuple(figure_row(figure) for figure in answer.figures)
-        grid = Grid(("figure", "of", "where", "value", "verdict"), rows, f"{len(rows)} figures", folded=True)
+        figures = evenly(answer.figures, MOST_FIGURES)
+        rows = tuple(figure_row(figure) for figure in figures)
+        title = f"{len(rows):,} figures" + f" of {len(answer.figures):,}" * (len(rows) < len(answer.figures))
+        grid = Grid(("figure", "of", "where", "value", "verdict"), rows, title, folded=True)
         named = {"rule": "Judged", "missing": "Not measured", "formula": "Formula met"}
         facts = tuple((named.get(name, f"How: {name}"), text) for name, text in sorted(answer.facts.items()))
         short, full = sentence(answer, short=True), sentence(answer)
-        found.append(Question(claim, answer, plain(answer), short, full, facts, grid))
+        found.append(Question(claim, answer, plain(answer), short, full, facts, figures, grid))
     return found
 
 
@@ -132,14 +140,14 @@ def figure_row(figure: Figure) -> tuple[str, ...]:
     return figure.name, scope, figure.where or NONE, value, figure.word or NONE
 
 
-def sections(table: Table, run: Run) -> list[Section]:
-    """All sections after the plots, in order."""
+def sections(table: Table, run: Run, every: Table) -> list[Section]:
+    """All sections after the plots, in order. table: of what is listed; every: of the whole run."""
     beside, to_host = together(table), copies(table)
     return [
         *([beside] if beside.grids else []),
         times(table),
         *([to_host] if to_host.grids else []),
-        twins(table),
+        twins(table, every),
         data_sets(table),
         one_off(table),
         growth(table),
@@ -149,6 +157,6 @@ def sections(table: Table, run: Run) -> list[Section]:
         found(table),
         probes(table),
         foretold(table),
-        not_measured(run),
+        not_measured(run, table.run),
         environments(run),
     ]

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from statistics import median
 
+import numpy as np
+
 from hiddencost.claims.evidence import in_order
 from hiddencost.claims.probing import BOTH_NOUNS, CHANCE, HELD_OUT
+from hiddencost.columns import columns_of
 from hiddencost.formatting import listed, quantity
 from hiddencost.page.grids import Grid, Section, scene
 from hiddencost.records import KIND, REFERENCE, ROUNDS_WANTED, Case, Run
@@ -16,15 +19,18 @@ NO_TROUBLE = (KIND, CHANCE, BOTH_NOUNS, HELD_OUT)
 NOT_MODELS = ("lookup", "import")
 """Values of `Case.model` that name a suite instead of a model."""
 
+MOST_CASES = 500
+"""As many cases that fared alike are named."""
 MOST_NAMED = 20
 """As many models a run's first line names."""
 
 
 def opening(run: Run) -> list[tuple[str, str]]:
     """Names and texts of the facts that the report opens with."""
-    cases = [m.case for m in run.measurements if m.case.model not in NOT_MODELS]
-    timing = {m.block for m in run.measurements if m.metric == "seconds" and m.state == "ok"}
-    memory = {m.block for m in run.measurements if m.metric.startswith("peak_") and m.state == "ok"}
+    found = columns_of(run)
+    cases = [case for case in found.met() if case.model not in NOT_MODELS]
+    peaks = [name for name in found.metrics if name.startswith("peak_")]
+    memory = found.blocks(found.of(peaks) & found.in_state("ok"))
     dtypes: dict[str, dict[str, None]] = defaultdict(dict)
     for case in cases:
         dtypes[f"{case.backend} on {case.device}"][case.dtype] = None
@@ -41,8 +47,14 @@ def opening(run: Run) -> list[tuple[str, str]]:
         ("machine", machine(run)),
         ("when", f"{header.started} ({ending})"),
         ("grid", f"{header.grid_name}, {len(header.planned)} planned cases"),
-        ("blocks", f"{len(timing)} timing blocks, {len(memory)} memory processes"),
+        ("blocks", f"{len(timing_blocks(run))} timing blocks, {len(memory)} memory processes"),
     ]
+
+
+def timing_blocks(run: Run) -> set[int]:
+    """The blocks in which calls were timed."""
+    found = columns_of(run)
+    return found.blocks(found.of(("seconds",)) & found.in_state("ok"))
 
 
 def machine(run: Run) -> str:
@@ -57,14 +69,17 @@ def machine(run: Run) -> str:
 
 def unmeasured(run: Run) -> list[Case]:
     """The planned cases of which the run has no measurement in any state."""
-    met = {measurement.case for measurement in run.measurements}
+    met = set(columns_of(run).met())
     return [case for case in dict.fromkeys(run.header.planned) if case not in met]
 
 
-def not_measured(run: Run) -> Section:
-    """Everything that was skipped, failed, cut short or never came to pass, with the reason."""
+def not_measured(run: Run, listed: Run) -> Section:
+    """Everything that was skipped, failed, cut short or never came to pass, with the reason. listed: what of
+    a large run is listed group by group."""
     groups: dict[tuple[str, str], dict[str, None]] = defaultdict(dict)
-    for m in run.measurements:
+    found = columns_of(run)
+    trouble = found.with_note(lambda name: name not in (ROUNDS_WANTED, *NO_TROUBLE))
+    for m in found.only((~found.in_state("ok")) | trouble):
         if m.state != "ok":
             groups[m.state.replace("_", " "), m.reason or "no reason was recorded"][str(m.case)] = None
         for name, text in m.notes.items() if m.state == "ok" else ():
@@ -73,22 +88,31 @@ def not_measured(run: Run) -> Section:
     for case in unmeasured(run):
         groups["no measurement", "planned, and nothing was recorded"][str(case)] = None
     rows = tuple(
-        (what, reason, str(len(cases)), ", ".join(cases)) for (what, reason), cases in sorted(groups.items())
+        (what, reason, str(len(cases)), ", ".join(_first(list(cases), MOST_CASES)))
+        for (what, reason), cases in sorted(groups.items())
     )
     table = Grid(("what", "reason", "cases", "which"), rows)
-    return Section("Skipped, failed, capped, missing", "", (table, capped(run)))
+    return Section("Skipped, failed, capped, missing", "", (table, capped(listed)))
+
+
+def _first(names: list[str], most: int) -> list[str]:
+    return names if len(names) <= most else [*names[:most], f"{len(names) - most:,} more"]
 
 
 def capped(run: Run) -> Grid:
     """The groups whose rounds ended by time in some block, before the wanted precision."""
     wanted: dict[Case, list[int]] = defaultdict(list)
     taken: dict[Case, dict[int, int]] = defaultdict(dict)
-    for m in run.measurements:
-        if m.metric == "seconds" and m.state == "ok":
-            rounds = taken[m.case.group]  # the reference may have several calls a round
-            rounds[m.block] = min(len(m.values), rounds.get(m.block, len(m.values)))
-            if ROUNDS_WANTED in m.notes and m.case.strategy == REFERENCE:
-                wanted[m.case].append(int(m.notes[ROUNDS_WANTED]))
+    found = columns_of(run)
+    cut = {case.group for case in found.met(found.with_note(ROUNDS_WANTED.__eq__))}
+    alike = found.of_cases([case for case in found.cases if case.group in cut])
+    timed = np.flatnonzero(alike & found.of(("seconds",)) & found.in_state("ok"))
+    for row, block in zip(timed.tolist(), found.blocks_of(timed), strict=True):
+        case, count = found.cases[found.case[row]], int(found.counts[row])
+        rounds = taken[case.group]  # the reference may have several calls a round
+        rounds[block] = min(count, rounds.get(block, count))
+        if ROUNDS_WANTED in (notes := found.notes_of(row)) and case.strategy == REFERENCE:
+            wanted[case].append(int(notes[ROUNDS_WANTED]))
     rows = tuple(
         (
             scene(group),

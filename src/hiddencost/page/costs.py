@@ -59,7 +59,7 @@ def break_even(table: Table, case: Case) -> str:
 
 
 def worst_difference(table: Table, case: Case) -> str:
-    values = [value for block in table.blocks(case, "max_abs_difference").values() for value in block]
+    values = table.medians(case, "max_abs_difference")
     return f"{max(values):.1e}" if values else NONE
 
 

@@ -57,7 +57,11 @@ def by_group(cases: Iterable[Case], columns: Columns) -> tuple[Grid, ...]:
 def planned_order(table: Table, cases: Iterable[Case]) -> list[Case]:
     """The cases by scene; within one, in the order of the plan (the measuring order is shuffled)."""
     place = {case: i for i, case in enumerate(table.run.header.planned)}
-    return in_order(sorted(set(cases), key=lambda case: (place.get(case, len(place)), str(case))))
+
+    def key(case: Case) -> tuple[int, str]:
+        return (place[case], "") if case in place else (len(place), str(case))
+
+    return in_order(sorted(set(cases), key=key))
 
 
 def way(case: Case) -> str:

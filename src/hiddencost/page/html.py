@@ -20,7 +20,8 @@ from hiddencost.page.choosing import chooser
 from hiddencost.page.compared import Compared
 from hiddencost.page.fastest import STATES
 from hiddencost.page.grids import Section
-from hiddencost.page.rows import PICKED, packed, rows_of, that_matter
+from hiddencost.page.large import shown
+from hiddencost.page.rows import PICKED, packed, rows_of
 from hiddencost.page.strips import strips
 from hiddencost.page.templates import TEMPLATES, html_template
 from hiddencost.records import Case, Run
@@ -76,8 +77,8 @@ def html(
 
     table = table_of(run)
     asked = questions(table)
-    every = rows_of(table, _behind(asked))
-    rows = that_matter(every)
+    listed, left_out = table.once(shown)
+    rows, every = rows_of(table, _behind(asked))
     ways = dict.fromkeys(row.case.strategy for row in rows)
     data = {
         **packed(rows),
@@ -85,16 +86,16 @@ def html(
         "colours": {way: variable(colour(way)) for way in ways},
         "states": STATES,
         "units": UNITS,
-        "chooser": chooser(table),
+        "chooser": chooser(listed),
     }
     text = html_template("page.html.j2").render(
-        facts=opening(run),
-        questions=[(q, WORDS[q.answer.word], strips(q.answer.figures)) for q in asked],
+        facts=[*opening(run), *([("listed", left_out)] if left_out else [])],
+        questions=[(q, WORDS[q.answer.word], strips(q.listed)) for q in asked],
         drawings=drawn,
-        sections=[*also, *sections(table, run)],
+        sections=[*also, *sections(listed, run, table)],
         warnings=list(dict.fromkeys(w for e in run.environments for w in e.warnings)),
         compared=compared,
-        counts=(len(rows), len(every)),
+        counts=(len(rows), every),
         picked=PICKED,
         behind={id for row in rows for id in row.claims},  # not those of a run that is shipped
         data=_json(data),

@@ -9,7 +9,9 @@ from itertools import combinations
 from hiddencost.claims import table_of
 from hiddencost.formatting import NONE
 from hiddencost.kinds import kind_of
+from hiddencost.page.circumstances import timing_blocks
 from hiddencost.page.grids import Grid, Section, by_group, planned_order, ratio, way
+from hiddencost.page.large import shown
 from hiddencost.records import REFERENCE, Case, Comparison, Run
 from hiddencost.stats import Table
 
@@ -30,7 +32,7 @@ def kinds(run: Run, found: Mapping[str, Run]) -> Section:
         return Section(title, "", ())
     kind_of_one = kind_of(run)
     tables = {kind: table_of(part) for kind, part in found.items()}
-    every = table_of(run)
+    every, left_out = table_of(run).once(shown)
     names = {kind: f"kind {number}" for number, kind in enumerate(found, start=1)}
     machines = Grid(
         ("", "machine", "nodes", "blocks of times", "page, from the run's folder"),
@@ -39,7 +41,7 @@ def kinds(run: Run, found: Mapping[str, Run]) -> Section:
                 names[kind],
                 kind,
                 str(len({one.node for one in part.environments if kind_of_one(one) == kind})),
-                str(len({m.block for m in part.measurements if m.metric == "seconds"})),
+                str(len(timing_blocks(part))),
                 f"{page_of(number)}/index.html".removeprefix("./"),
             )
             for number, (kind, part) in enumerate(found.items())
@@ -54,7 +56,7 @@ def kinds(run: Run, found: Mapping[str, Run]) -> Section:
         "never pooled: each kind has a page of its own. Ratios are pooled where the intervals of all kinds "
         "overlap; an interval takes five blocks. Bytes and counts are read once, anywhere."
     )
-    return Section(title, note, (machines, *by_group(cases, columns)))
+    return Section(title, " ".join(filter(None, (note, left_out))), (machines, *by_group(cases, columns)))
 
 
 def _compared(table: Table) -> Callable[[Case], str]:

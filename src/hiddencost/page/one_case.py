@@ -11,6 +11,7 @@ import numpy as np
 
 from hiddencost.claims import table_of
 from hiddencost.claims.evidence import Triple, over, ratio_of
+from hiddencost.columns import columns_of
 from hiddencost.errors import UserError, nearest
 from hiddencost.formatting import NONE, aligned, one_line, percent, quantity, some
 from hiddencost.page.grids import ratio
@@ -39,7 +40,7 @@ def find(run: Run, words: Sequence[str], name: str) -> Case:
     words = [word for text in words for word in text.split()]
     if not words:
         raise UserError("name a CASE: its id as the report prints it, or words of it")
-    cases = list(dict.fromkeys([*run.header.planned, *(m.case for m in run.measurements)]))
+    cases = list(dict.fromkeys([*run.header.planned, *columns_of(run).met()]))
     whole = "-".join(words)
     found: list[Case] = []
     rules: tuple[Callable[[Case], bool], ...] = (
@@ -94,7 +95,8 @@ def _instead(words: Sequence[str], cases: Sequence[Case]) -> str:
 
 def lines(run: Run, case: Case) -> list[str]:
     """All about a case: its fields, what it is held against, each metric, and its processes' warnings."""
-    mine = _latest(m for m in run.measurements if m.case == case)
+    found = columns_of(run)
+    mine = _latest(found.only(found.of_cases([case])))
     order = [metric.name for metric in METRICS]
     metrics = sorted(
         dict.fromkeys(m.metric for m in mine), key=lambda name: (name not in order, _place(name, order))
@@ -102,7 +104,7 @@ def lines(run: Run, case: Case) -> list[str]:
     told = [str(case), "", *aligned(_fields(case))]
     if not mine:
         told += ["", "planned, and nothing was recorded"]
-    wrong = [m for m in run.measurements if m.case == case and m.state == "wrong"]
+    wrong = [m for m in mine if m.state == "wrong"]
     if wrong:
         told += ["", f"WRONG in {_blocks(m.block for m in wrong)}: no report or verdict uses its values"]
     table = table_of(run)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from heapq import nsmallest
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -29,6 +32,10 @@ PICKED = (
     "verdict",
 )
 """The columns that a reader filters by."""
+
+PEAKS = ("peak_heap_bytes", "peak_device_bytes")
+Place = tuple[str, Case]
+"""A metric of a case."""
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,14 +73,48 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
         return ", ".join(filter(None, told))
 
 
-def rows_of(table: Table, claims: dict[Case, tuple[str, ...]]) -> list[Row]:
-    """A row for each case and metric that was measured, and for each that was not and why."""
+def rows_of(table: Table, claims: dict[Case, tuple[str, ...]], most: int = MOST) -> tuple[list[Row], int]:
+    """A row for each case and metric that was measured, and for each that was not and why, and how many
+    these are. Of more than `most` those that matter, in their order: first what failed, then times, the
+    farthest from the plain pass first, then peaks, then all else."""
+    failed = _distinct(table.not_ok)
+    measured = {metric.name: table.cases(metric.name) for metric in METRICS}
+    count = len(failed) + sum(map(len, measured.values()))
+    failed = failed[:most]
+    wanted = _that_matter(table, measured, most - len(failed)) if count > most else None
     found = [
-        _measured(table, case, metric.name, claims.get(case, ()))
-        for metric in METRICS
-        for case in table.cases(metric.name)
+        _measured(table, case, metric, claims.get(case, ()))
+        for metric, cases in measured.items()
+        for case in cases
+        if wanted is None or (metric, case) in wanted
     ]
-    return [*found, *(_not_ok(m, count) for m, count in _distinct(table.not_ok))]
+    return [*found, *(_not_ok(m, alike) for m, alike in failed)], count
+
+
+def _that_matter(table: Table, measured: Mapping[str, Sequence[Case]], most: int) -> set[Place]:
+    """At most so many of them."""
+    kept: list[Place] = []
+    peaks = [
+        (m, case) for m in PEAKS for case in measured[m] if m == peak_metric(case) and case != case.group
+    ]
+    for alike in ([("seconds", case) for case in measured["seconds"]], peaks):
+        room = most - len(kept)
+        kept += alike if len(alike) <= room else nsmallest(room, alike, partial(_nearness, table))
+    taken = set(kept)
+    others = (
+        (metric, case) for metric, cases in measured.items() for case in cases if (metric, case) not in taken
+    )
+    return taken.union(islice(others, most - len(taken)))
+
+
+def _nearness(table: Table, place: Place) -> float:
+    """Of a time or a peak to the plain pass: 0 where it is as large, the farther below 0 the farther off."""
+    metric, case = place
+    if metric == "seconds":
+        means, _ = table.log_ratios(case, case.group)
+        return -abs(sum(means) / len(means)) if means else 0.0
+    found = ratio_of(table, case, case.group, metric)
+    return -abs(math.log(found[0])) if found and found[0] > 0 else 0.0
 
 
 def _measured(table: Table, case: Case, metric: str, claims: tuple[str, ...]) -> Row:
@@ -86,7 +127,7 @@ def _measured(table: Table, case: Case, metric: str, claims: tuple[str, ...]) ->
         value=value,
         low=low,
         high=high,
-        blocks=len(table.blocks(case, metric)),
+        blocks=len(table.medians(case, metric)),
         claims=claims,
     )
     if metric == "seconds":
@@ -133,23 +174,6 @@ def _not_ok(bad: Measurement, count: int) -> Row:
         verdict=bad.state.replace("_", " "),
         reason=bad.reason,
     )
-
-
-def that_matter(rows: Sequence[Row], most: int = MOST) -> list[Row]:
-    """At most so many, in their order: first what failed, then times, the farthest from the plain pass first,
-    then peaks, then all else."""
-    if len(rows) <= most:
-        return list(rows)
-
-    def key(place: int) -> tuple[int, float]:
-        row = rows[place]
-        if row.value is None:
-            return 0, 0.0
-        kind = 1 if row.metric == "seconds" else 2 if row.ratio is not None else 3
-        return kind, -abs(math.log(row.ratio)) if row.ratio else 0.0
-
-    kept = set(sorted(range(len(rows)), key=key)[:most])
-    return [row for place, row in enumerate(rows) if place in kept]
 
 
 COLUMNS: dict[str, Callable[[Row], Any]] = {

@@ -68,14 +68,9 @@ def verdict(table: Table, case: Case) -> str:
     return f"{found.word} ({found.reason})" if found.reason else found.word
 
 
-def twins(table: Table) -> Section:
-    """The noise band of each group: the reference against itself."""
-    found = [
-        (case, comparison)
-        for case in planned_order(table, table.cases("seconds", strategy=TWIN))
-        for comparison in [table.compare(case)]
-        if comparison is not None
-    ]
+def twins(table: Table, every: Table) -> Section:
+    """The noise band of each group: the reference against itself. The line on them is of every group."""
+    found = _compared_twins(table)
     rows = tuple(
         (
             scene(case),
@@ -88,7 +83,13 @@ def twins(table: Table) -> Section:
         for case, c in found
     )
     header = ("group", "ratio to itself", "half-width", "offset", "pairs", "blocks")
-    return Section("A/A twins", twins_note([c for _, c in found]), (Grid(header, rows),), always=True)
+    note = twins_note([c for _, c in every.once(_compared_twins)])
+    return Section("A/A twins", note, (Grid(header, rows),), always=True)
+
+
+def _compared_twins(table: Table) -> list[tuple[Case, Comparison]]:
+    twins = planned_order(table, table.cases("seconds", strategy=TWIN))
+    return [(case, found) for case in twins if (found := table.compare(case)) is not None]
 
 
 def or_none(share: float | None) -> str:

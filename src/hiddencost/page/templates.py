@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,16 +12,19 @@ if TYPE_CHECKING:
 TEMPLATES = Path(__file__).parent.parent / "templates"
 
 
+@cache
 def html_template(name: str) -> jinja2.Template:
     """Every value is escaped as HTML."""
     return _template(name, autoescape=True)
 
 
+@cache
 def markdown_template(name: str) -> jinja2.Template:
     """Every value is escaped as Markdown (see `escaped`)."""
     return _template(name, finalize=escaped, keep_trailing_newline=True, lstrip_blocks=False)
 
 
+@cache
 def plain_text(name: str) -> jinja2.Template:
     """Values stand as they are: code, which is escaped where it is shown."""
     return _template(name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -25,13 +25,18 @@ def payload_per_example(table: Table, case: Case) -> float | None:
     """Bytes that the hidden states (or the output) of one example weigh, from the first case of the same
     setting and length that returns the same; None where no such case was measured."""
     metric = "output_bytes" if case.points == OUTPUT else "payload_bytes"
-    same = {"points": case.points, "length": case.length, "reduction": case.reduction}
-    for other in (case, *table.cases(metric, **same)):
+    for other in _alike(table, metric, case):
         examples = other.examples or other.batch
         center = table.center(other, metric)
         if examples and center and center[0] > 0 and choose.setting_of(other) == choose.setting_of(case):
             return center[0] / examples
     return None
+
+
+def _alike(table: Table, metric: str, case: Case) -> Iterator[Case]:
+    """The case itself, then those that return the same of examples of the same length."""
+    yield case
+    yield from table.cases(metric, points=case.points, length=case.length, reduction=case.reduction)
 
 
 def data_set_cases(table: Table, metric: str) -> list[Case]:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hiddencost.formatting import listed
+from hiddencost.formatting import evenly, listed
 from hiddencost.plots import choose, parts, style
-from hiddencost.records import REFERENCE, ROUNDS_WANTED, Case, Verdict
+from hiddencost.records import REFERENCE, Case, Verdict
 from hiddencost.stats import FEW_BLOCKS, Table
 
 ROW = 0.205
@@ -71,7 +71,7 @@ def overhead_shapes(table: Table) -> Figure | None:
         if len(full) > 1:
             columns = [
                 Column(style.shape(shapes[key][0]), _of_group(table, shapes[key]))
-                for key in parts.evenly(full, MOST_SHAPES)
+                for key in evenly(full, MOST_SHAPES)
             ]
             scope = f"{style.setting(cases[0])}; {style.plain(mode)} mode; panels: batch × length"
             return _forest(table, columns, columns, scope)
@@ -188,7 +188,7 @@ def _caption(table: Table, columns: Sequence[Column]) -> str:
 
 def _capped(table: Table, column: Column) -> bool:
     """Whether time ended the column's rounds before the wanted precision was reached, in any block."""
-    return any(ROUNDS_WANTED in m.notes and m.case.group == column.reference for m in table.run.measurements)
+    return column.reference in table.capped
 
 
 def _title(columns: Sequence[Column], verdicts: dict[Case, Verdict]) -> str:

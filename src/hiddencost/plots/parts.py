@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
@@ -33,7 +33,6 @@ LOWEST, HIGHEST = 0.4, 1.5
 """Ratios beyond these are drawn as arrows at the edge, so that 0.5 and 1.05 stay apart from 1."""
 RATIO_TICKS = ((0.5, 0.7, 1.0, 1.3), (0.6, 0.8, 1.0, 1.2), (0.8, 0.9, 1.0, 1.1, 1.2), (0.9, 0.95, 1.0, 1.05))
 
-Item = TypeVar("Item")
 Dashes = Literal["-"] | tuple[float, tuple[float, ...]]
 Center = tuple[float, float | None, float | None]
 
@@ -289,10 +288,3 @@ def dot(
     )
     shown = quantity(comparison.ratio, comparison.low, comparison.high)
     told(ax, min(max(comparison.ratio, low), high), height, f"{style.way(comparison.case)}: {shown}")
-
-
-def evenly(items: Sequence[Item], most: int) -> list[Item]:
-    """At most `most` of the items, the first and the last among them, evenly spaced."""
-    if len(items) <= most:
-        return list(items)
-    return [items[round(index * (len(items) - 1) / (most - 1))] for index in range(most)]
