@@ -16,12 +16,19 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 TESTS = ("test_stats.py", "test_gate.py")
 MUTANTS = (
-    ("stats.py", "0.5 + CONFIDENCE / 2)) * standard_error", "CONFIDENCE)) * standard_error"),
-    ("stats.py", "if values.size < FEWEST_BLOCKS:", "if values.size < 2:"),
-    ("stats.py", "values.std(ddof=1)", "values.std(ddof=0)"),
-    ("stats.py", "stdtrit(degrees, POWER))", "stdtrit(degrees, 0.5))"),
+    ("stats.py", "0.5 + CONFIDENCE / 2) * standard_error", "CONFIDENCE) * standard_error"),
+    (
+        "stats.py",
+        "if len(means) < FEWEST_BLOCKS:\n        return center",
+        "if len(means) < 2:\n        return center",
+    ),
+    ("stats.py", "for value in means) / (len(means) - 1)", "for value in means) / len(means)"),
+    ("stats.py", "_quantile(degrees, POWER)", "_quantile(degrees, 0.5)"),
+    ("stats.py", "all(stored) and case.group == against.group", "all(stored)"),
+    ("stats.py", "stored[0][i] - stored[1][j]", "stored[1][j] - stored[0][i]"),
+    ("stats.py", "order = order[last]", "order = order[:]"),
     ("stats.py", "[0.0, *map(float, found)]", "[0.0, *map(float, -found)]"),
-    ("stats.py", "return min(1.0, twin.low), max(1.0, twin.high)", "return twin.low, twin.high"),
+    ("stats.py", "= min(1.0, twin.low), max(1.0, twin.high)", "= twin.low, twin.high"),
     ("stats.py", "if comparison.low > high:", "if comparison.ratio > high:"),
     ("stats.py", "if comparison.high < low:", "if comparison.ratio < low:"),
     ("stats.py", "return math.floor(crossing) + 1", "return math.floor(crossing)"),
