@@ -11,6 +11,7 @@ is reported. It prints the time when it begins and when it ends.
 """
 
 import json
+import math
 import os
 import signal
 import sys
@@ -57,6 +58,7 @@ def main(jobs_file, report, lifeline, doing_file, seconds):
                     metric=METRIC_OF_SUITE[task.suite],
                     values=(unit * worse,) * 2,
                     places=places(place, len(group), side, job.block % 2 == side),
+                    effect=math.log(worse) if side is None and task.suite in ROTATED else None,
                     block=job.block,
                 )
                 stumbled = Path(doing_file).parent / "stumbled"
