@@ -343,7 +343,7 @@ def test_of_a_large_run_some_groups_of_each_place_are_listed_and_all_are_answere
     assert (whole, told) == (table_of(run), "")
 
     monkeypatch.setattr(large, "ALL_OF", 20)
-    monkeypatch.setattr(large, "MOST_GROUPS", 5)
+    monkeypatch.setattr(large, "LISTED", 15)
     part, told = large.shown(table_of(run))
     listed = part.cases("seconds", strategy="always_return_all")
     assert {(case.mode, case.length) for case in listed} == {

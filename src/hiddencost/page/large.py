@@ -12,8 +12,8 @@ from hiddencost.stats import Table
 
 ALL_OF = 10_000
 """Of a run with at most so many cases everything is listed."""
-MOST_GROUPS = 200
-"""As many groups are listed of a larger one, or one of each place where it has more places."""
+LISTED = 5_000
+"""About as many cases are listed of a larger one, in whole groups; one group of each place at least."""
 
 
 def shown(table: Table) -> tuple[Table, str]:
@@ -27,7 +27,7 @@ def shown(table: Table) -> tuple[Table, str]:
     places: dict[Case, dict[tuple[int, int], None]] = defaultdict(dict)
     for group in groups:
         places[_place(group)][group.length, group.batch] = None
-    each = max(1, MOST_GROUPS // max(1, len(places)))
+    each = max(1, LISTED * len(groups) // (len(cases) * max(1, len(places))))
     shapes = {place: set(evenly(list(alike), each)) for place, alike in places.items()}
     kept = {group for group in groups if (group.length, group.batch) in shapes[_place(group)]}
     listed = {case for case in cases if not case.length or case.group in kept}
