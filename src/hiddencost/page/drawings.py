@@ -26,11 +26,11 @@ def inline(svg: Path, name: str, title: str) -> str:
     text = svg.read_text(encoding="utf-8")
     text = text[text.index("<svg") :]
     text = re.sub(
-        r"<title>.*?</title>\s*<metadata>.*?</metadata>\s*<defs>\s*<style.*?</defs>", "", text, flags=re.S
+        r"<title>[^<]*</title>\s*<metadata>.*?</metadata>\s*<defs>\s*<style.*?</defs>", "", text, flags=re.S
     )
     text = re.sub(r'(?<=\bid=")', f"{name}-", text)
     text = re.sub(r'(?<=href="#)|(?<=url\(#)', f"{name}-", text)
-    text = re.sub(r'<g class="told"><title>(.*?)</title>', r'<g class="told" data-told="\1">', text)
+    text = re.sub(r'<g class="told"><title>([^<]*)</title>', r'<g class="told" data-told="\1">', text)
     text = COLOUR.sub(lambda found: variable(found.group()), text)
     return re.sub(
         r'<svg [^>]*?viewBox="([^"]*)"[^>]*>',

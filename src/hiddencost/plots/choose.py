@@ -22,6 +22,7 @@ from hiddencost.claims.scenes import (
     setting_of,
     told_shape,
 )
+from hiddencost.formatting import evenly
 from hiddencost.plots.style import COLOURS, MARKERS
 from hiddencost.records import Case
 
@@ -49,6 +50,8 @@ __all__ = [
 
 FEWEST = 3
 """A line with fewer values is no sweep."""
+MOST_SWEPT = 16
+"""Of a longer one as many values are drawn."""
 
 
 @dataclass(frozen=True)
@@ -83,10 +86,10 @@ def ordered(rows: Iterable[Row]) -> list[Row]:
 
 
 def sweep(cases: Iterable[Case], swept: str, fixed: str) -> list[Panel]:
-    """The cases along the field `swept` (`length` or `batch`): one panel for each mode that has at
-    least FEWEST values of it at one value of the field `fixed`, all of the setting with the most of
-    them. Each mode takes the fixed value with the most swept values; among equals, the one that serves
-    the most modes, then the smallest."""
+    """The cases along the field `swept` (`length` or `batch`), at MOST_SWEPT values of it evenly where there
+    are more: one panel for each mode that has at least FEWEST values of it at one value of the field `fixed`,
+    all of the setting with the most of them. Each mode takes the fixed value with the most swept values;
+    among equals, the one that serves the most modes, then the smallest."""
     reach: dict[Setting, dict[str, dict[int, set[int]]]] = defaultdict(
         lambda: defaultdict(lambda: defaultdict(set))
     )
@@ -102,10 +105,14 @@ def sweep(cases: Iterable[Case], swept: str, fixed: str) -> list[Panel]:
     for mode in modes_of(case for case in cases if setting_of(case) == chosen):
         by_fixed = modes[mode]
         best = max(by_fixed, key=lambda value: (len(by_fixed[value]), served[value], -value))
+        shown = evenly(sorted(by_fixed[best]), MOST_SWEPT)
         members = [
             case
             for case in cases
-            if setting_of(case) == chosen and case.mode == mode and getattr(case, fixed) == best
+            if setting_of(case) == chosen
+            and case.mode == mode
+            and getattr(case, fixed) == best
+            and getattr(case, swept) in shown
         ]
         if len(by_fixed[best]) >= FEWEST:
             panels.append(Panel(mode, best, _series(members, swept)))
