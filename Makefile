@@ -5,7 +5,7 @@ READY := .venv/.ready
 
 .DEFAULT_GOAL := help
 .PHONY: help bench bench-backends bench-peers bench-gpu bench-freed bench-cluster points-all example venv-jax venv-torch quick gate \
-  baseline test test-backends test-slow mutants lint pairing streaming buffers torch-compile forecast page-speed calibrate readme reference reference-backends reference-peers \
+  baseline test test-backends test-slow mutants lint pairing streaming buffers torch-compile forecast scale page-speed calibrate readme reference reference-backends reference-peers \
   reference-freed reference-dataset reference-points clean
 
 help:  ## show this list
@@ -147,6 +147,9 @@ forecast: $(BACKENDS)  ## forecasts beside what the reference runs measured, and
 
 bench-cluster: $(RAY)  ## a grid on 1 to 8 nodes of a Ray cluster on this machine (reports/experiments/)
 	$(BIN)/python bench/experiments/cluster.py reports/experiments
+
+scale: $(READY)  ## what planning, storing, resuming and reporting 100,000 cases take (reports/experiments/)
+	$(BIN)/python bench/experiments/scale.py reports/experiments
 
 page-speed: $(READY)  ## how fast the page opens and filters in a browser (reports/experiments/)
 	$(BIN)/python bench/experiments/page.py reports/experiments
