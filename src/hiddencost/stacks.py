@@ -19,8 +19,14 @@ from typing import Any
 
 from hiddencost.graph import Call, calls, calls_inside, is_graph, sub_layers
 
-Known = dict[Any, bool]
-"""Whether a layer can be a block: by the layer itself, and by its class with those of the layers inside."""
+
+class Known:
+    """What is known of layers while one model is searched. Keras gathers the layers inside a layer, and its
+    weights, anew each time they are asked for."""
+
+    def __init__(self) -> None:
+        self.inside = cache(sub_layers)
+        self.blocks: dict[Any, bool] = {}
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +45,7 @@ class Stack:
 def find(model: Any) -> list[Stack]:
     """All stacks of a functional model, in the order of their first blocks. Raises UserError where the
     model has no graph."""
-    return _find(calls(model), (), {})
+    return _find(calls(model), (), Known())
 
 
 def _find(level: Sequence[Call], outer: tuple[Call, ...], known: Known) -> list[Stack]:
@@ -49,9 +55,10 @@ def _find(level: Sequence[Call], outer: tuple[Call, ...], known: Known) -> list[
         """Whether chains of blocks are in it. A single one may be a part of a block: its attention, say."""
         return any(len(stack.blocks) > 1 for stack in inside(call))
 
+    made = _made(level)
     found = [
         stack
-        for stack in _chains(level, outer, known) or _flat(level, outer)
+        for stack in _chains(level, outer, known, made) or _flat(level, outer, made)
         if len(stack.blocks) > 2 or not all(map(holds, stack.blocks))
     ]
     stacks = [(stack.blocks[0].number, [stack]) for stack in found]
@@ -73,7 +80,7 @@ def _may_hold_blocks(operation: Any, known: Known) -> bool:
     """A model, or a layer that holds at least two layers of one class that could be blocks."""
     if is_graph(operation):
         return True
-    inside = sub_layers(operation)
+    inside = known.inside(operation)
     if len(inside) < 2:
         return False
     kinds = Counter(type(layer) for layer in inside if _is_block(layer, known))
@@ -85,13 +92,13 @@ def _may_hold_blocks(operation: Any, known: Known) -> bool:
 
 def _is_block(operation: Any, known: Known) -> bool:
     """Whether it can be a block (see `_could_be_block`): decided once for layers of one class with the same
-    classes of layers inside, since Keras gathers the weights of a layer anew each time they are asked for."""
-    if operation not in known:
-        key = type(operation), tuple(map(type, sub_layers(operation)))
-        if key not in known:
-            known[key] = _could_be_block(operation)
-        known[operation] = known[key]
-    return known[operation]
+    classes of layers inside."""
+    if operation not in known.blocks:
+        key = type(operation), tuple(map(type, known.inside(operation)))
+        if key not in known.blocks:
+            known.blocks[key] = _could_be_block(operation)
+        known.blocks[operation] = known.blocks[key]
+    return known.blocks[operation]
 
 
 def _could_be_block(operation: Any) -> bool:
@@ -133,8 +140,9 @@ def _computes(leaf: Any) -> bool:
 # -- chains of blocks --
 
 
-def _chains(level: Sequence[Call], outer: tuple[Call, ...], known: Known) -> list[Stack]:
-    made = _made(level)
+def _chains(
+    level: Sequence[Call], outer: tuple[Call, ...], known: Known, made: dict[int, tuple[Call, int]]
+) -> list[Stack]:
     blocks = [call for call in level if _is_block(call.operation, known)]
     numbers = {call.number for call in blocks}
     links: dict[tuple[Any, int], dict[int, list[Call]]] = defaultdict(lambda: defaultdict(list))
@@ -367,10 +375,9 @@ class _Addition:
     kind: tuple[Any, ...]
 
 
-def _flat(level: Sequence[Call], outer: tuple[Call, ...]) -> list[Stack]:
+def _flat(level: Sequence[Call], outer: tuple[Call, ...], made: dict[int, tuple[Call, int]]) -> list[Stack]:
     """Blocks written with plain layers: the longest run of additions to one stream whose branches repeat.
     A block is one period; its state is what the next block adds to."""
-    made = _made(level)
     computing: dict[tuple[Any, ...], bool] = {}
     additions = {call.number: found for call in level if (found := _addition(call, made, computing))}
     after: dict[int, list[Call]] = defaultdict(list)
