@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 import operator
+import statistics
 import tempfile
 from array import array
 from bisect import bisect_left
@@ -72,7 +73,7 @@ class Columns(Sequence[Measurement]):
                     here.append(taken[0])
                     placed.append(NOWHERE)
                     continue
-                median.append(_median(taken))
+                median.append(statistics.median(taken) if taken else math.nan)
                 here.extend(taken)
                 placed.extend(m.places or (NOWHERE,) * len(taken))
                 if len(here) > IN_MEMORY:
@@ -273,11 +274,3 @@ def _chosen(things: Sequence[object], fits: Callable[..., bool], column: np.ndar
 
 def _column(numbers: array[int] | array[float]) -> np.ndarray:
     return np.frombuffer(numbers, numbers.typecode) if len(numbers) else np.zeros(0, numbers.typecode)
-
-
-def _median(values: Sequence[float]) -> float:
-    if not values:
-        return math.nan
-    half, odd = divmod(len(values), 2)
-    in_order = sorted(values)
-    return in_order[half] if odd else (in_order[half - 1] + in_order[half]) / 2

@@ -66,18 +66,14 @@ def _forward_cases(table: Table, metric: str) -> list[Case]:
     cases = [case for case in table.cases(metric) if case.batch and case.length and case.layers is None]
     ways: dict[Case, Counter[int | None]] = defaultdict(Counter)
     for case in cases:
-        ways[_any_size(case)][case.examples] += 1
+        ways[case.group.with_(examples=None)][case.examples] += 1
     kept: dict[Case, int | None] = {}
     for key, sizes in ways.items():
         (size, most), *others = sizes.most_common()
         if not others or others[0][1] < most:
             kept[key] = size
     chosen = object()
-    return [case for case in cases if kept.get(_any_size(case), chosen) == case.examples]
-
-
-def _any_size(case: Case) -> Case:
-    return case.group.with_(examples=None)
+    return [case for case in cases if kept.get(case.group.with_(examples=None), chosen) == case.examples]
 
 
 def most_common(cases: Iterable[Case]) -> list[Case]:

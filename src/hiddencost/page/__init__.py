@@ -67,7 +67,7 @@ def markdown(run: Run, plots: Sequence[str], also: Sequence[Section] = ()) -> st
     table = table_of(run)
     listed, left_out = table.once(shown)
     return markdown_template("report.md.j2").render(
-        facts=[*opening(run), *([("listed", left_out)] if left_out else [])],
+        facts=opening(run, left_out),
         questions=questions(table),
         plots=plots,
         sections=[*also, *sections(listed, run, table)],

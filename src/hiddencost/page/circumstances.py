@@ -25,8 +25,8 @@ MOST_NAMED = 20
 """As many models a run's first line names."""
 
 
-def opening(run: Run) -> list[tuple[str, str]]:
-    """Names and texts of the facts that the report opens with."""
+def opening(run: Run, listed_of_it: str = "") -> list[tuple[str, str]]:
+    """Names and texts of the facts that the report opens with. listed_of_it: what a large run lists."""
     found = columns_of(run)
     cases = [case for case in found.met() if case.model not in NOT_MODELS]
     peaks = [name for name in found.metrics if name.startswith("peak_")]
@@ -48,6 +48,7 @@ def opening(run: Run) -> list[tuple[str, str]]:
         ("when", f"{header.started} ({ending})"),
         ("grid", f"{header.grid_name}, {len(header.planned)} planned cases"),
         ("blocks", f"{len(timing_blocks(run))} timing blocks, {len(memory)} memory processes"),
+        *([("listed", listed_of_it)] if listed_of_it else []),
     ]
 
 

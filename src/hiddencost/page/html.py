@@ -89,7 +89,7 @@ def html(
         "chooser": chooser(listed),
     }
     text = html_template("page.html.j2").render(
-        facts=[*opening(run), *([("listed", left_out)] if left_out else [])],
+        facts=opening(run, left_out),
         questions=[(q, WORDS[q.answer.word], strips(q.listed)) for q in asked],
         drawings=drawn,
         sections=[*also, *sections(listed, run, table)],
