@@ -1,6 +1,7 @@
 """The supervisor: it keeps the time budget, a bad case costs one case, and a killed run is resumed."""
 
 import fcntl
+import os
 import random
 import re
 import subprocess
@@ -217,6 +218,21 @@ def test_workers_share_a_folder_for_programs_where_the_grid_keeps_them(tmp_path,
     writer.close()
     folder = started[0].get("JAX_COMPILATION_CACHE_DIR")
     assert folder == (str(tmp_path / "run" / "logs" / "programs") if keep else None)
+
+
+def test_a_worker_loads_no_plugin_of_pytest_but_the_one_that_the_suites_need(tmp_path):
+    asked = [*supervise.ALONE, "--collect-only", "--trace-config", f"--rootdir={tmp_path}", str(tmp_path)]
+    caller = {**os.environ, "PYTEST_ADDOPTS": "--no-such-option"}
+    told = subprocess.run(
+        [sys.executable, "-m", "pytest", *asked],
+        env=supervise.worker_environment(caller),
+        capture_output=True,
+        text=True,
+    ).stdout
+    modules = set(re.findall(r"PLUGIN registered: <module '([^']+)'", told))
+    assert {name for name in modules if not name.startswith("_pytest.")} == {"pytest_benchmark.plugin"}
+    assert "_pytest.terminal" in modules
+    assert "_pytest.unraisableexception" not in modules
 
 
 def test_two_bad_cases_cost_two_cases(tmp_path, monkeypatch):

@@ -61,9 +61,10 @@ class Forked:
 
 def worker_environment(variables: Mapping[str, str]) -> dict[str, str]:
     """What a process that measures is started with. pytest's own variables are the caller's: PYTEST_ADDOPTS
-    would change how it is run, and under pytest-xdist pytest-benchmark writes no JSON."""
+    would change how it is run, and under pytest-xdist pytest-benchmark writes no JSON. Plugins are loaded by
+    name only: others that are installed would take time and memory."""
     kept = {name: value for name, value in variables.items() if not name.startswith("PYTEST_")}
-    return {**kept, "PYTHONDONTWRITEBYTECODE": "1"}
+    return {**kept, "PYTHONDONTWRITEBYTECODE": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
 
 
 class Nursery:

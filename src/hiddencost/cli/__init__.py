@@ -157,6 +157,7 @@ def run(
     An axis given here replaces that axis in every [[forward]] and [[memory]] section of the
     grid. Arguments after `--` go to pytest, so that its selection works:
     hiddencost run --grid smoke -- -k middle
+    (Plugins that are installed are not loaded, unless one is named there: -p MODULE.)
 
     Ctrl-C keeps what was measured.
     """
