@@ -32,16 +32,17 @@ def fake(seconds):
 
 
 @contextmanager
-def cluster(nodes, seconds=None):
+def cluster(nodes, seconds=None, gpus=0):
     """The cluster (Ray's own utility), to which this process is connected; each node has two CPUs, the head
-    none. seconds: that a task takes the fake worker; without, nodes measure."""
+    none. seconds: that a task takes the fake worker; without, nodes measure. gpus: that the last node has, as
+    Ray counts them: nothing is there to compute on."""
     import ray
     from ray.cluster_utils import Cluster
 
     os.environ |= SETTINGS
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
-    for _ in range(nodes):
-        made.add_node(num_cpus=2)
+    for number in range(nodes):
+        made.add_node(num_cpus=2, num_gpus=gpus * (number == nodes - 1))
     ray.init(made.address, log_to_driver=False, runtime_env=None if seconds is None else fake(seconds))
     try:
         yield made

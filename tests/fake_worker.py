@@ -7,7 +7,7 @@ run that is no side, as many times longer as the variable FAKE says of its strat
 for what is measured again); the bytes likewise, of 1 MiB. A case whose strategy is `dies`, `hangs`,
 `eats` (as if killed for want of memory), `fails` (exits with code 3) or `fills` (reports that a device's
 memory is full, and asks for a new worker) ends as its name says; `stumbles` dies once, when part of its group
-is reported. It prints the time when it begins and when it ends.
+is reported. It prints the time when it begins and when it ends, then the GPU that it is given, if any.
 """
 
 import json
@@ -67,6 +67,8 @@ def main(jobs_file, report, lifeline, doing_file, seconds):
                     os.kill(os.getpid(), signal.SIGSEGV)
                 os.write(int(report), store.encode(record))
     print(time.time(), flush=True)
+    if given := os.environ.get("CUDA_VISIBLE_DEVICES"):
+        print(f"GPU={given}", flush=True)
 
 
 def factor(case, again):

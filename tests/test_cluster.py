@@ -33,8 +33,8 @@ def nodes():
 
     made = []
 
-    def make(count, seconds):
-        made.append(fake_cluster.cluster(count, seconds))
+    def make(count, seconds, gpus=0):
+        made.append(fake_cluster.cluster(count, seconds, gpus))
         return made[-1].__enter__()
 
     yield make
@@ -42,14 +42,17 @@ def nodes():
         one.__exit__(None, None, None)
 
 
-def blocks(count, strategies=("functional_submodel",), lengths=(8,), **time):
+def blocks(count, strategies=("functional_submodel",), lengths=(8,), device="cpu", **time):
     ways = [CASE.with_(strategy=name, points="all") for name in strategies]
     tasks = tuple(
-        grid.Task(suite="forward", case=case.with_(length=length), seconds=0.05)
+        grid.Task(suite="forward", case=case.with_(length=length, device=device), seconds=0.05)
         for length in lengths
         for case in (CASE, CASE.with_(strategy=TWIN), *ways)
     )
-    return [grid.Job(block=block, seed=1, time=grid.Time(**time), tasks=tasks) for block in range(count)]
+    return [
+        grid.Job(block=block, seed=1, time=grid.Time(**time), tasks=tasks, device=device)
+        for block in range(count)
+    ]
 
 
 def memory(count):
@@ -112,14 +115,20 @@ def lose(cluster, name):
 
 
 def intervals(folder, found):
-    """node -> when its timing blocks were measured, as their workers say, in order."""
+    """node -> when its timing blocks were measured, as their workers say, in order; where they were given a
+    GPU, (node, the GPU) ->."""
     told = defaultdict(list)
     for one in found.environments:
         if one.block < grid.FIRST_MEMORY_BLOCK:
-            log = folder / "logs" / f"block-{one.block}.log"
-            began, ended = map(float, log.read_text().split())
-            told[one.node].append((began, ended))
+            (log,) = (folder / "logs").glob(f"block-{one.block}[.-]*log")
+            began, ended, *gpu = log.read_text().split()
+            told[(one.node, *gpu) if gpu else one.node].append((float(began), float(ended)))
     return {node: sorted(times) for node, times in told.items()}
+
+
+def at_once(some, others):
+    """Whether one of these intervals overlaps one of those."""
+    return any(a < d and c < b for a, b in some for c, d in others)
 
 
 def of_each_once(found, timed, others=()):
@@ -151,7 +160,29 @@ def test_blocks_are_measured_on_all_nodes_and_each_has_its_node_to_itself(nodes,
     for times in told.values():
         assert all(first[1] < second[0] for first, second in pairwise(times)), times
     one, two, _ = told.values()
-    assert any(a < d and c < b for a, b in one for c, d in two), "never two nodes at the same time"
+    assert at_once(one, two), "never two nodes at the same time"
+
+
+def test_each_gpu_of_a_node_has_one_block_at_a_time_and_no_block_without_a_gpu_beside_it(nodes, tmp_path):
+    nodes(2, seconds=0.3, gpus=2)
+    timed = [
+        *blocks(6, device="gpu"),
+        *(msgspec.structs.replace(job, block=6 + job.block) for job in blocks(3)),
+    ]
+    how, found, _ = run(tmp_path / "run", timed)
+    assert how == "complete"
+    of_each_once(found, timed)
+    told = intervals(tmp_path / "run", found)
+    gpus = {where: times for where, times in told.items() if isinstance(where, tuple)}
+    assert {gpu for _, gpu in gpus} == {"GPU=0", "GPU=1"}
+    assert len({node for node, _ in gpus}) == 1, "only one node has GPUs"
+    assert sum(map(len, gpus.values())) == 6
+    for times in told.values():
+        assert all(first[1] < second[0] for first, second in pairwise(times)), times
+    one, two = gpus.values()
+    assert at_once(one, two), "never two GPUs at the same time"
+    ((node, _), _) = gpus
+    assert not at_once(told.get(node, []), [*one, *two]), "its CPUs were measured beside its GPUs"
 
 
 def test_a_node_that_others_use_is_waited_for(nodes, tmp_path):

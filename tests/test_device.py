@@ -190,3 +190,21 @@ def test_the_gpu_stands_in_the_environment_of_its_processes_alone(monkeypatch):
     monkeypatch.setattr(environment, "_of_gpu", lambda query: [])
     told = list(environment.changes(other, environment.capture(0, {}, 0, "jax", "gpu")))
     assert told == ["gpu was NVIDIA H100, 81559 MiB, 580.1 and is unknown"]
+
+
+@pytest.mark.parametrize(
+    ("given", "name"), [(None, "first"), ("1", "second"), ("1,0", "second"), ("", "first"), ("-1", "unknown")]
+)
+def test_of_several_gpus_the_one_that_the_process_is_given_is_named(given, name, tmp_path, monkeypatch):
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text(
+        "#!/bin/sh\n"
+        'case "$*" in *--id=1) echo second;; *--id=*) echo No devices were found; exit 6;;'
+        " *) echo first; echo second;; esac\n"
+    )
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if given is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
+    assert environment.gpu() == name

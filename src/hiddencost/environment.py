@@ -261,21 +261,23 @@ def stolen_share() -> float:
 
 
 def gpu() -> str:
-    """The first NVIDIA GPU: its name, memory and driver."""
+    """The NVIDIA GPU that this process computes on: its name, memory and driver."""
     return next(iter(_of_gpu("--query-gpu=name,memory.total,driver_version")), "unknown")
 
 
 def gpu_processes() -> list[tuple[str, str]]:
-    """(pid, name) of the processes that compute on an NVIDIA GPU; none where there is no such tool."""
+    """(pid, name) of the other processes that compute on this one's GPU; none where there is no such tool."""
     rows = [line.split(", ", 1) for line in _of_gpu("--query-compute-apps=pid,process_name") if ", " in line]
     return [(pid, name) for pid, name in rows if pid != str(os.getpid())]
 
 
 def _of_gpu(query: str) -> list[str]:
-    """The lines of the driver's answer; none where there is no such tool."""
+    """The lines of the driver's answer on the GPU that this process is given, or on all; none where there is
+    no such tool."""
+    given = os.environ.get("CUDA_VISIBLE_DEVICES", "").partition(",")[0]  # a number or UUID: Ray's, SLURM's
     try:
         return subprocess.run(
-            ["nvidia-smi", query, "--format=csv,noheader"],
+            ["nvidia-smi", query, "--format=csv,noheader", *(["--id=" + given] if given else [])],
             capture_output=True,
             text=True,
             timeout=10,
