@@ -22,7 +22,7 @@ from hiddencost.plots.foretold import foretold as foretold_drawn
 from hiddencost.records import OUTPUT, REFERENCE, TWIN, Case, Measurement
 from hiddencost.stats import Table
 
-MIB, NO_WORK = 2**20, Work(0, 0)
+MIB, NO_WORK = 2**20, Work(0, 0, 0)
 
 
 class Made:
@@ -92,7 +92,7 @@ def test_each_way_has_its_payload_floor_peak_and_share_of_a_pass():
         [40, 66, 66],
     ]
     assert [way.passes for way in found.ways] == [1, 35 / 73, 70 / 73, 1, 35 / 73, 35 / 73, 70 / 73]
-    assert [way.work for way in found.ways[:3]] == [Work(73, 146), Work(35, 70), Work(70, 140)]
+    assert [way.work for way in found.ways[:3]] == [Work(10, 73, 140), Work(5, 35, 70), Work(10, 70, 140)]
 
 
 def test_several_states_take_what_a_program_takes_that_returns_all():
@@ -289,45 +289,45 @@ def test_the_table_tells_what_fits_and_how_long_the_copy_takes(monkeypatch):
     assert "which misses 5 blocks by 0.12%" in lines[5]
 
 
-def sample(flops, accessed, at_rest=0.001, off=1.0):
-    """Of a machine that takes 1 ms, 1 s for a gigaflop and 1 s for 4 GB."""
-    return Work(flops, accessed), (at_rest + flops / 1e9 + accessed / 4e9) * off
+def sample(blocks, flops, accessed, off=1.0):
+    """Of a machine that takes 1 ms, 2 ms a block, 1 s for a gigaflop and 1 s for 4 GB."""
+    return Work(blocks, flops, accessed), (0.001 + 0.002 * blocks + flops / 1e9 + accessed / 4e9) * off
 
 
 def test_a_machine_that_computes_evenly_is_found_again():
-    samples = [sample(1e6, 1e7), sample(1e8, 5e7), sample(7e8, 1e8), sample(2e7, 9e7)]
-    found = fitted(samples)
-    assert (found.at_rest, found.per_flop, found.per_byte) == pytest.approx((0.001, 1e-9, 0.25e-9), rel=1e-6)
-    assert found.seconds(Work(1e9, 4e9)) == pytest.approx(2.001, rel=1e-6)
+    samples = [sample(3, 1e6, 1e7), sample(6, 1e8, 5e7), sample(6, 7e8, 1e8), sample(2, 2e7, 9e7)]
+    found = fitted([*samples, sample(1, 1e6, 1e6)])
+    told = found.at_rest, found.per_block, found.per_flop, found.per_byte
+    assert told == pytest.approx((0.001, 0.002, 1e-9, 0.25e-9), rel=1e-6)
+    assert found.seconds(Work(10, 1e9, 4e9)) == pytest.approx(2.021, rel=1e-6)
 
 
 def test_nothing_of_a_call_takes_less_than_no_time():
     """Calls that get faster with more bytes: no part of the fit is negative."""
-    found = fitted(
-        [(Work(1e9, 1e6), 1.0), (Work(1e9, 1e8), 0.9), (Work(2e9, 1e6), 2.0), (Work(2e9, 1e8), 1.8)]
-    )
+    done = [(1e9, 1e6, 1.0), (1e9, 1e8, 0.9), (2e9, 1e6, 2.0), (2e9, 1e8, 1.8)]
+    found = fitted([(Work(1, flops, accessed), seconds) for flops, accessed, seconds in done])
     assert found.per_byte == 0
-    assert found.seconds(Work(1e9, 1e9)) == pytest.approx(0.95, rel=0.02)
+    assert found.seconds(Work(1, 1e9, 1e9)) == pytest.approx(0.95, rel=0.02)
 
 
 def test_errors_are_those_of_shapes_that_were_left_out():
     even = {
-        shape: [sample(flops, 10 * flops)]
+        shape: [sample(6, flops, 10 * flops)]
         for shape, flops in (("a", 1e6), ("b", 1e7), ("c", 1e8), ("d", 1e9))
     }
     assert pace(even).median_error == pytest.approx(0, abs=1e-6)
-    odd = {**even, "e": [sample(5e8, 5e9, off=2.0)]}
+    odd = {**even, "e": [sample(6, 5e8, 5e9, off=2.0)]}
     found = pace(odd)
     assert max(map(abs, found.errors)) == pytest.approx(math.log(2), rel=0.05)
     assert found.median_error < 0.6
-    center, low, high = found.interval(Work(5e8, 5e9))
+    center, low, high = found.interval(Work(6, 5e8, 5e9))
     assert low < center < high
     assert high / center == pytest.approx(center / low)
 
 
 def test_too_few_shapes_are_refused():
     with pytest.raises(UserError, match=r"^2 shapes of it are timed: a fit needs 3$"):
-        pace({"a": [sample(1, 1)], "b": [sample(2, 2)]})
+        pace({"a": [sample(1, 1, 1)], "b": [sample(1, 2, 2)]})
 
 
 def test_the_cases_of_a_run_whose_work_is_known_are_gathered_by_shape():
@@ -344,9 +344,9 @@ def test_the_cases_of_a_run_whose_work_is_known_are_gathered_by_shape():
     measured = [Measurement(case=one, metric="seconds", values=(0.5,), block=0) for one in (case, *others)]
     table = Table(run_of(measured))
     found = timed(
-        table, "jax", "jit", "cpu", lambda one: None if one.model == "unknown" else Work(one.length, 1)
+        table, "jax", "jit", "cpu", lambda one: None if one.model == "unknown" else Work(6, one.length, 1)
     )
     assert found == {
-        ("m", "float32", 1, 8): [(Work(8, 1), 0.5)] * 2,
-        ("m", "float32", 1, 16): [(Work(16, 1), 0.5)],
+        ("m", "float32", 1, 8): [(Work(6, 8, 1), 0.5)] * 2,
+        ("m", "float32", 1, 16): [(Work(6, 16, 1), 0.5)],
     }

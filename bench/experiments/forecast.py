@@ -31,8 +31,9 @@ from hiddencost.plots.foretold import draw
 from hiddencost.plots.style import save
 
 REPORTS = Path(__file__).parents[2] / "reports"
-TIMED = ("reference-backends",)
-NOT_A_PASS = ("predict", "train")
+TIMED = ("reference", "reference-backends", "reference-peers")
+UNLIKE = ("eager", "predict", "train")
+"""Modes in which a call does more than its program, or another."""
 RUNS = ("reference-backends", "reference-freed", "reference-peers", "reference-gpu")
 WHAT = {"compiled_temp_bytes": WORK, "peak_heap_bytes": HEAP, "peak_device_bytes": DEVICE}
 METRICS = tuple(WHAT)
@@ -94,7 +95,7 @@ def paces(works):
     for name in TIMED:
         table = table_of(store.read(REPORTS / name))
         places = dict.fromkeys(
-            (c.backend, c.mode, c.device) for c in table.cases("seconds") if c.mode not in NOT_A_PASS
+            (c.backend, c.mode, c.device) for c in table.cases("seconds") if c.mode not in UNLIKE
         )
         for backend, mode, device in places:
             samples = timed(table, backend, mode, device, works.of)
@@ -163,8 +164,8 @@ def main(folder):
         "an operation takes from a library while it works is not in the plan. On a GPU the decoder's plan is "
         "not met; why is not known yet: no GPU was at hand when this was made.",
         "",
-        "Seconds of a call, `at rest + operations x a + bytes x b`, fitted to all shapes of a run but one, "
-        "and held against that one:",
+        "Seconds of a compiled call, `at rest + blocks x a + operations x b + bytes x c`, fitted to all shapes "
+        "of a run but one, and held against that one (which form is fitted was chosen on these runs):",
         "",
         *piped(seconds_held.header, seconds_held.rows),
         "",

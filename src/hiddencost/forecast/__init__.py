@@ -34,8 +34,10 @@ def covers(case: Case, mode: str) -> bool:
 
 @dataclass(frozen=True)
 class Work:
-    """What a compiled call does. flops: floating-point operations. accessed_bytes: read and written."""
+    """What a compiled call does. flops: floating-point operations. accessed_bytes: read and written by its
+    blocks; what looks tokens up is left out, which XLA counts as if it read the whole table."""
 
+    blocks: int
     flops: float
     accessed_bytes: float
 
@@ -126,7 +128,7 @@ def forecast(shapes: Shapes, selection: str, rows: int, length: int) -> Forecast
     alone, alone_eager = shapes.block(rows, length)
 
     def work(which: str, depth: int) -> Work:
-        return Work(flops[which].at(depth), accessed[which].at(depth))
+        return Work(depth, flops[which].at(depth), accessed[which].each * depth)
 
     def kept(which: str) -> float:
         return shapes.kept_bytes(which, rows, length)

@@ -1,4 +1,4 @@
-"""How fast a machine computes, from a run that was made on it: seconds from operations and bytes."""
+"""How fast a machine computes, from a run that was made on it: seconds from blocks, operations and bytes."""
 
 from __future__ import annotations
 
@@ -21,17 +21,23 @@ FEWEST = 3
 
 @dataclass(frozen=True)
 class Pace:
-    """seconds = at_rest + flops x per_flop + bytes x per_byte. errors: the log of forecast over measured of
-    each case, where its shape was left out of the fit."""
+    """seconds = at_rest + blocks x per_block + flops x per_flop + bytes x per_byte. errors: the log of forecast
+    over measured of each case, where its shape was left out of the fit."""
 
     at_rest: float
+    per_block: float
     per_flop: float
     per_byte: float
     errors: tuple[float, ...] = ()
 
     def seconds(self, work: Work) -> float:
         """Of one call."""
-        return self.at_rest + work.flops * self.per_flop + work.accessed_bytes * self.per_byte
+        return (
+            self.at_rest
+            + work.blocks * self.per_block
+            + work.flops * self.per_flop
+            + work.accessed_bytes * self.per_byte
+        )
 
     def interval(self, work: Work) -> tuple[float, float, float]:
         """The same with the ends of the interval in which a new shape lies, as far as those left out tell."""
@@ -46,14 +52,14 @@ class Pace:
         return math.expm1(float(np.median(np.abs(self.errors))))
 
 
-def fitted(samples: Sequence[tuple[Work, float]]) -> Pace:
+def fitted(samples: Sequence[tuple[Work, float]], errors: Sequence[float] = ()) -> Pace:
     """The least squares of relative errors, with no negative part (scipy.optimize.nnls)."""
-    rows = np.array([[1.0, work.flops, work.accessed_bytes] for work, _ in samples])
+    rows = np.array([[1.0, work.blocks, work.flops, work.accessed_bytes] for work, _ in samples])
     seconds = np.array([taken for _, taken in samples])
     scales = rows.max(axis=0)
     found, _ = scipy.optimize.nnls(rows / scales / seconds[:, None], np.ones(len(seconds)))
-    at_rest, per_flop, per_byte = (float(part) for part in found / scales)
-    return Pace(at_rest, per_flop, per_byte)
+    at_rest, per_block, per_flop, per_byte = (float(part) for part in found / scales)
+    return Pace(at_rest, per_block, per_flop, per_byte, tuple(errors))
 
 
 def pace(samples: Mapping[Hashable, Sequence[tuple[Work, float]]]) -> Pace:
@@ -65,8 +71,7 @@ def pace(samples: Mapping[Hashable, Sequence[tuple[Work, float]]]) -> Pace:
     for left_out, mine in samples.items():
         others = fitted([one for shape, some in samples.items() if shape != left_out for one in some])
         errors += [math.log(others.seconds(work) / taken) for work, taken in mine]
-    whole = fitted([one for some in samples.values() for one in some])
-    return Pace(whole.at_rest, whole.per_flop, whole.per_byte, tuple(errors))
+    return fitted([one for some in samples.values() for one in some], errors)
 
 
 def timed(
