@@ -2,6 +2,7 @@
 test_lowering.py has real ones."""
 
 import math
+from concurrent.futures.process import BrokenProcessPool
 from types import SimpleNamespace
 
 import pytest
@@ -10,11 +11,11 @@ from test_cli import call, refused
 
 from hiddencost import forecast as forecasts
 from hiddencost.errors import UserError
-from hiddencost.forecast import Forecast, Way, Work, forecast, line
+from hiddencost.forecast import Forecast, Line, Way, Work, beyond, forecast, line
 from hiddencost.forecast.lowering import Program
 from hiddencost.forecast.pace import fitted, pace, timed
 from hiddencost.forecast.shapes import SHAPES, device, find, size_bytes
-from hiddencost.foretold import DEVICE, HEAP, WORK, Foretold, Held, Large, Timed
+from hiddencost.foretold import DEVICE, HEAP, RUN_HEAP, WORK, Foretold, Held, Large, Timed
 from hiddencost.page.foretold import foretold as foretold_on_page
 from hiddencost.page.foretold import section
 from hiddencost.plots.foretold import draw
@@ -99,6 +100,17 @@ def test_several_states_take_what_a_program_takes_that_returns_all():
     assert ways(forecast(Made(), "two", 1, 1))["functional_submodel", "jit"].peak_bytes == (8 + 21) * MIB
 
 
+def test_what_a_call_takes_beyond_the_plan_grows_with_the_blocks_that_run_and_not_in_eager():
+    taken = Line(3 * MIB, 0.5 * MIB)
+    found, plain = (ways(forecast(Made(), "middle", 4, 16, *more)) for more in ((taken,), ()))
+    added = {way: (found[way].peak_bytes - plain[way].peak_bytes) / MIB for way in found}
+    assert {way: more for way, more in added.items() if more} == {
+        ("final_only", "jit"): 8,  # 10 blocks
+        ("functional_submodel", "jit"): 5.5,  # 5
+        ("always_return_all", "jit"): 8,
+    }
+
+
 def test_the_normed_state_is_after_the_last_block_and_not_among_all():
     found = ways(forecast(Made(), "final_norm", 1, 1))
     assert found["functional_submodel", "jit"].passes == 1.0
@@ -159,6 +171,7 @@ FORETOLD = Foretold(
     held=(
         Held(device="cpu", mode="jit", of=WORK, cases=9, median=0, median_size=0, largest=0),
         Held(device="cpu", mode="jit", of=HEAP, cases=9, median=-0.097, median_size=0.097, largest=0.355),
+        Held(device="cpu", mode="jit", of=RUN_HEAP, cases=9, median=0.004, median_size=0.004, largest=0.02),
         Held(device="gpu", mode="jit", of=DEVICE, cases=5, median=-0.044, median_size=0.05, largest=0.4),
     ),
     timed=(
@@ -196,6 +209,7 @@ FORETOLD = Foretold(
 
 def test_a_forecast_is_told_with_the_error_of_those_that_were_measured():
     assert FORETOLD.of_peaks("jit", on_gpu=False).median == -0.097
+    assert FORETOLD.of_peaks("jit", on_gpu=False, with_run=True).median == 0.004
     assert FORETOLD.of_peaks("jit", on_gpu=True).largest == 0.4
     assert FORETOLD.of_peaks("eager", on_gpu=True) is None
 
@@ -249,6 +263,14 @@ WHOLE = ("forecast", "--batch", "1", "--seq", "8")
         (
             ("forecast", "--model", "minilm", "--batch", "1", "--seq", "513"),
             "--seq 513: minilm takes at most 512 tokens",
+        ),
+        (
+            (*WHOLE, "--model", "minilm", "--measure"),
+            "--measure --dtype bfloat16: what is run here is float32 on this CPU: --dtype float32 alone",
+        ),
+        (
+            (*WHOLE, "--model", "minilm", "--dtype", "float32", "--measure", "--device", "l4"),
+            "--measure --device l4: what is run here is float32 on this CPU: --dtype float32 alone",
         ),
     ],
 )
@@ -350,3 +372,39 @@ def test_the_cases_of_a_run_whose_work_is_known_are_gathered_by_shape():
         ("m", "float32", 1, 8): [(Work(6, 8, 1), 0.5)] * 2,
         ("m", "float32", 1, 16): [(Work(6, 16, 1), 0.5)],
     }
+
+
+def test_a_model_that_does_not_run_here_is_told_in_one_line(monkeypatch):
+    class Dying:
+        def __init__(self, settings):
+            assert settings["PYTHONMALLOC"] == "malloc"
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            pass
+
+        def call(self, function, *given):
+            assert (function, given) == (beyond.child_beyond, ("llama3_8b", "float32", 2, 32, 4096))
+            raise BrokenProcessPool
+
+    monkeypatch.setattr(beyond, "Child", Dying)
+    told = "--measure: 2 blocks of llama3_8b at 32 x 4096 do not run on this machine: leave it out"
+    with pytest.raises(UserError, match=f"^{told}$"):
+        beyond.beyond("llama3_8b", "float32", 32, 4096)
+
+
+def test_what_is_taken_beyond_the_plan_is_a_line_through_two_and_five_blocks(monkeypatch):
+    class Ready:
+        def __init__(self, settings):
+            pass
+
+        __enter__, __exit__ = (lambda self: self), (lambda self, *error: None)
+
+        def call(self, function, name, dtype, blocks, rows, length):
+            return {2: 7.0, 5: 8.5}[blocks]
+
+    monkeypatch.setattr(beyond, "Child", Ready)
+    found = beyond.beyond("bert_tiny", "float32", 1, 8)
+    assert (found.at_none, found.each, found.at(12)) == (6.0, 0.5, 12.0)

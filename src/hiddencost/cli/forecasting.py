@@ -36,6 +36,11 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="A run of this machine with JAX's jit at three shapes or more: tells how long a call takes.",
 )
+@click.option(
+    "--measure",
+    is_flag=True,
+    help="Run a few blocks here, for what a call takes of a CPU's memory beyond XLA's plan.",
+)
 def forecast(
     model: str,
     batch: int,
@@ -45,6 +50,7 @@ def forecast(
     device: str | None,
     memory: str | None,
     run_folder: Path | None,
+    measure: bool,
 ) -> None:
     """What each way to read hidden states would take on a model that this machine cannot hold.
 
@@ -61,6 +67,9 @@ def forecast(
         raise UserError(f"--batch {batch} --seq {length}: at least 1")
     if dtype not in DTYPES:
         raise UserError(f"--dtype {dtype}{nearest(dtype, DTYPES)}")
+    if measure and (device or dtype != "float32"):
+        given = f"--device {device}" if device else f"--dtype {dtype}"
+        raise UserError(f"--measure {given}: what is run here is float32 on this CPU: --dtype float32 alone")
     spec = shapes.find(model)
     if spec.max_length and length > spec.max_length:
         raise UserError(f"--seq {length}: {model} takes at most {spec.max_length} tokens")
@@ -70,11 +79,13 @@ def forecast(
     backends.check("jax")
     with silent():
         backends.start("jax", 1)
-    from hiddencost.forecast import CHECKED, DEPTHS, forecast
+    from hiddencost.forecast import CHECKED, DEPTHS, NOTHING, forecast
+    from hiddencost.forecast.beyond import RUN, beyond
     from hiddencost.forecast.lowering import Shapes
 
     with silent():
-        found = forecast(Shapes(model, dtype, fused=bool(on)), points, batch, length)
+        taken = beyond(model, dtype, batch, length) if measure else NOTHING
+        found = forecast(Shapes(model, dtype, fused=bool(on)), points, batch, length, taken)
         pace = _pace(known) if known else None
     states = f"{found.points} hidden state{'s' * (found.points > 1)}"
     click.echo(
@@ -94,7 +105,7 @@ def forecast(
             (
                 *(way.strategy, way.mode, quantity(way.payload_bytes, unit="B")),
                 *(quantity(size, unit="B") for size in (way.floor_bytes, way.peak_bytes)),
-                _expected_error(way.mode, bool(on)),
+                _expected_error(way.mode, bool(on), measure),
                 quantity(way.peak_bytes + found.weights_bytes, unit="B"),
                 quantity(way.passes),
                 *(["yes" if found.fits(way, room) else "no"] if room else []),
@@ -111,7 +122,10 @@ def forecast(
         + "with attention as one operation where Keras leaves it to JAX, as a GPU has it, "
         * bool(on)
         + f"a line through {DEPTHS[0]} and {DEPTHS[1]} blocks, which misses {CHECKED} blocks by "
-        f"{found.missed:.2%}. In eager a block's working set is what its operations hold on JAX, one by one."
+        f"{found.missed:.2%}"
+        + f", and what {RUN[0]} and {RUN[1]} blocks took beyond theirs when they were run here"
+        * measure
+        + ". In eager a block's working set is what its operations hold on JAX, one by one."
         " Expected error: of such peaks where they were measured (forecast / measured - 1: median, and the "
         "largest size)."
         + " To the host: payload / the link's rate, at best." * bool(on)
@@ -124,8 +138,8 @@ def forecast(
     )
 
 
-def _expected_error(mode: str, on_gpu: bool) -> str:
-    found = foretold.shipped().of_peaks(mode, on_gpu)
+def _expected_error(mode: str, on_gpu: bool, with_run: bool) -> str:
+    found = foretold.shipped().of_peaks(mode, on_gpu, with_run)
     return f"{percent(found.median, signed=True)}, {percent(found.largest)}" if found else NONE
 
 

@@ -44,12 +44,12 @@ class Work:
 
 @dataclass(frozen=True)
 class Line:
-    """A quantity of programs as a line in the number of blocks. missed: the share by which it misses the
-    checked program."""
+    """A quantity of programs as a line in the number of blocks. missed: the share by which it misses a
+    program that checks it."""
 
     at_none: float
     each: float
-    missed: float
+    missed: float = 0.0
 
     def at(self, blocks: int) -> float:
         """The quantity with so many blocks."""
@@ -96,9 +96,13 @@ class Forecast:
         return way.peak_bytes + self.weights_bytes <= memory_bytes
 
 
-def forecast(shapes: Shapes, selection: str, rows: int, length: int) -> Forecast:
-    """What each way to read the selection would take of the whole model at this batch and length. Raises
-    UserError where the model has no such points, or its cost is not affine in its depth."""
+NOTHING = Line(0.0, 0.0)
+
+
+def forecast(shapes: Shapes, selection: str, rows: int, length: int, beyond: Line = NOTHING) -> Forecast:
+    """What each way to read the selection would take of the whole model at this batch and length. beyond:
+    what a compiled call takes besides XLA's plan (see `forecast.beyond`). Raises UserError where the model
+    has no such points, or its cost is not affine in its depth."""
     blocks, wanted = len(shapes.of()[1].blocks), shapes.selected(selection)
     if not wanted:
         raise UserError(f"points '{selection}': a forecast is for hidden states, as last_four")
@@ -135,11 +139,12 @@ def forecast(shapes: Shapes, selection: str, rows: int, length: int) -> Forecast
 
     working = {"jit": alone.temp_bytes, "eager": alone_eager - alone.output_bytes}
     reading = max(temp[which].at(deepest) for which in ((one, "all") if len(wanted) > 1 else (one,)))
+    whole = beyond.at(blocks)
     plain, read, all_read = work(OUTPUT, blocks), work(one, deepest), work("all", blocks)
     told = [
-        (REFERENCE, "jit", output, output + temp[OUTPUT].at(blocks), plain),
-        ("functional_submodel", "jit", payload, payload + reading, read),
-        ("always_return_all", "jit", every, every + temp["all"].at(blocks), all_read),
+        (REFERENCE, "jit", output, output + temp[OUTPUT].at(blocks) + whole, plain),
+        ("functional_submodel", "jit", payload, payload + reading + beyond.at(deepest), read),
+        ("always_return_all", "jit", every, every + temp["all"].at(blocks) + whole, all_read),
         (REFERENCE, "eager", output, kept(OUTPUT) + working["eager"], plain),
         ("functional_submodel", "eager", payload, kept(selection) + working["eager"], read),
         ("functional_freed", "eager", payload, payload + working["eager"], read),

@@ -21,8 +21,8 @@ FEWEST = 3
 
 @dataclass(frozen=True)
 class Pace:
-    """seconds = at_rest + blocks x per_block + flops x per_flop + bytes x per_byte. errors: the log of forecast
-    over measured of each case, where its shape was left out of the fit."""
+    """seconds = at_rest + blocks x per_block + flops x per_flop + bytes x per_byte. errors: the log of
+    forecast over measured of each case, where its shape was left out of the fit."""
 
     at_rest: float
     per_block: float

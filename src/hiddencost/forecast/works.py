@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from hiddencost.errors import UserError
-from hiddencost.forecast import Forecast, Way, Work, forecast
+from hiddencost.forecast import NOTHING, Forecast, Line, Way, Work, forecast
+from hiddencost.forecast.beyond import beyond
 from hiddencost.forecast.lowering import Shapes
 from hiddencost.records import OUTPUT, Case
 
@@ -13,21 +14,26 @@ class Works:
 
     def __init__(self) -> None:
         self._shapes: dict[tuple[str, str, bool], Shapes] = {}
-        self._found: dict[tuple[Shapes, str, int, int], Forecast] = {}
+        self._found: dict[tuple[Shapes, str, int, int, Line], Forecast] = {}
+        self._beyond: dict[tuple[str, str, int, int], Line] = {}
 
-    def forecast(self, case: Case) -> Forecast:
-        """Of the case's model and shape, for its points. Raises UserError."""
+    def forecast(self, case: Case, run: bool = False) -> Forecast:
+        """Of the case's model and shape, for its points. run: with what few blocks took beyond their plan
+        when they were run here. Raises UserError."""
         which = case.model, case.dtype, case.device == "gpu"
         shapes = self._shapes.get(which) or self._shapes.setdefault(which, Shapes(*which))
         points = "last" if case.points == OUTPUT else case.points
-        key = shapes, points, case.batch, case.length
+        shape = case.model, case.dtype, case.batch, case.length
+        if run and shape not in self._beyond:
+            self._beyond[shape] = beyond(*shape)
+        key = shapes, points, case.batch, case.length, self._beyond[shape] if run else NOTHING
         if key not in self._found:
             self._found[key] = forecast(*key)
         return self._found[key]
 
-    def way(self, case: Case, mode: str) -> Way:
+    def way(self, case: Case, mode: str, run: bool = False) -> Way:
         """The way of a case, in that mode. Raises UserError."""
-        ways = self.forecast(case).ways
+        ways = self.forecast(case, run).ways
         return next(way for way in ways if (way.strategy, way.mode) == (case.strategy, mode))
 
     def of(self, case: Case) -> Work | None:
