@@ -102,7 +102,8 @@ def until(true):
 
 def seen(folder):
     """The environments and measurements that have arrived so far."""
-    if not (folder / store.RESULTS).exists():
+    path = folder / store.RESULTS
+    if not path.exists() or b"\n" not in path.read_bytes():  # its first line is not whole yet
         return (), ()
     found = store.read(folder)
     return found.environments, found.measurements
