@@ -109,26 +109,30 @@ def calls(model: Any) -> list[Call]:
 
 
 def _tensors(arguments: Any, kind: Any) -> tuple[tuple[Path, Any], ...]:
-    return tuple(_leaves(arguments, (), kind))
+    found: list[tuple[Path, Any]] = []
+    _gather(arguments, (), kind, found)
+    return tuple(found)
 
 
-def _leaves(value: Any, path: Path, kind: Any) -> Iterator[tuple[Path, Any]]:
-    """The leaves of a kind with their paths, as `keras.tree.flatten_with_path` gives them; plain containers
-    are walked here, which is quicker."""
+def _gather(value: Any, path: Path, kind: Any, found: list[tuple[Path, Any]]) -> None:
+    """Adds the leaves of a kind with their paths, as `keras.tree.flatten_with_path` gives them; plain
+    containers are walked here, which is quicker."""
     if isinstance(value, kind):
-        yield path, value
+        found.append((path, value))
     elif type(value) in (list, tuple):
         for place, one in enumerate(value):
-            yield from _leaves(one, (*path, place), kind)
+            if one is not None:
+                _gather(one, (*path, place), kind, found)
     elif type(value) is dict and all(isinstance(key, str) for key in value):
         for key in sorted(value):
-            yield from _leaves(value[key], (*path, key), kind)
-    elif value is not None and not isinstance(value, (str, int, float)):
+            if value[key] is not None:
+                _gather(value[key], (*path, key), kind, found)
+    elif not isinstance(value, (str, int, float)):
         import keras
 
         for inner, leaf in keras.tree.flatten_with_path(value):
             if isinstance(leaf, kind):
-                yield (*path, *inner), leaf
+                found.append(((*path, *inner), leaf))
 
 
 def maker(tensor: Any) -> tuple[Any, int]:

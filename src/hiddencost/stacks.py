@@ -22,11 +22,14 @@ from hiddencost.graph import Call, calls, calls_inside, is_graph, sub_layers
 
 class Known:
     """What is known of layers while one model is searched. Keras gathers the layers inside a layer, and its
-    weights, anew each time they are asked for."""
+    weights, anew each time they are asked for. kind: a layer's class and the classes of the layers inside;
+    what is decided for one layer of a kind holds for all."""
 
     def __init__(self) -> None:
         self.inside = cache(sub_layers)
-        self.blocks: dict[Any, bool] = {}
+        self.kind = cache(lambda layer: (type(layer), *map(type, self.inside(layer))))
+        self.blocks: dict[tuple[type, ...], bool] = {}
+        self.holders: dict[tuple[type, ...], bool] = {}
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,27 +81,22 @@ def _inside(call: Call, outer: tuple[Call, ...], known: Known) -> list[Stack]:
 
 def _may_hold_blocks(operation: Any, known: Known) -> bool:
     """A model, or a layer that holds at least two layers of one class that could be blocks."""
-    if is_graph(operation):
-        return True
-    inside = known.inside(operation)
-    if len(inside) < 2:
-        return False
-    kinds = Counter(type(layer) for layer in inside if _is_block(layer, known))
-    return max(kinds.values(), default=0) > 1
+    kind = known.kind(operation)
+    if kind not in known.holders:
+        classes = Counter(type(layer) for layer in known.inside(operation) if _is_block(layer, known))
+        known.holders[kind] = is_graph(operation) or max(classes.values(), default=0) > 1
+    return known.holders[kind]
 
 
 # -- what a block is --
 
 
 def _is_block(operation: Any, known: Known) -> bool:
-    """Whether it can be a block (see `_could_be_block`): decided once for layers of one class with the same
-    classes of layers inside."""
-    if operation not in known.blocks:
-        key = type(operation), tuple(map(type, known.inside(operation)))
-        if key not in known.blocks:
-            known.blocks[key] = _could_be_block(operation)
-        known.blocks[operation] = known.blocks[key]
-    return known.blocks[operation]
+    """Whether it can be a block (see `_could_be_block`)."""
+    kind = known.kind(operation)
+    if kind not in known.blocks:
+        known.blocks[kind] = _could_be_block(operation)
+    return known.blocks[kind]
 
 
 def _could_be_block(operation: Any) -> bool:
@@ -402,9 +400,9 @@ def _addition(call: Call, made: dict[int, Any], computing: dict[tuple[Any, ...],
     once for each."""
     import keras
 
-    tensors = [tensor for _, tensor in call.arguments]
-    if type(call.operation).__name__ != "Add" or len(tensors) != 2:
+    if type(call.operation).__name__ != "Add" or len(call.arguments) != 2:
         return None
+    tensors = [tensor for _, tensor in call.arguments]
     if {tuple(tensor.shape) for tensor in tensors} != {tuple(call.outputs[0].shape)}:
         return None
     if len(call.outputs[0].shape) != 3:

@@ -47,8 +47,8 @@ def _anew(base: Backbone, old: Any, new: Any) -> Mapping[str, Sequence[Any]]:
 
 
 def _quantized(model: Any) -> Any:
-    """For each kernel that it replaces Keras collects garbage, which takes a third of a second where TensorFlow
-    is loaded: what lives already need not be looked at."""
+    """For each kernel that it replaces Keras collects garbage, which takes a third of a second where
+    TensorFlow is loaded: what lives already need not be looked at."""
     gc.freeze()
     try:
         model.quantize("int8")
