@@ -95,7 +95,7 @@ def validation(works):
 
 
 def paces(works):
-    """How far shapes are from a fit to the others, of every run and mode."""
+    """How far shapes are from a fit to the others, of every run and mode, with the log of each error."""
     for name in TIMED:
         table = table_of(store.read(REPORTS / name))
         places = dict.fromkeys(
@@ -106,7 +106,7 @@ def paces(works):
             if len(samples) < FEWEST:
                 continue
             found = pace(samples)
-            yield Timed(
+            one = Timed(
                 run=name,
                 backend=backend,
                 mode=mode,
@@ -116,6 +116,7 @@ def paces(works):
                 median_size=found.median_error,
                 largest=math.expm1(max(map(abs, found.errors))),
             )
+            yield one, found.errors
 
 
 def large():
@@ -141,9 +142,11 @@ def main(folder):
     backends.start("jax", 1)
     works = Works()
     held, cases = validation(works)
+    timings, errors = zip(*paces(works), strict=True)
+    missed = [math.expm1(abs(error)) for some in errors for error in some]
     found = Foretold(
         held=held,
-        timed=tuple(paces(works)),
+        timed=timings,
         large=tuple(large()),
         dtype=DTYPE,
         points=READ,
@@ -173,6 +176,8 @@ def main(folder):
         "shapes of a run but one, and held against that one (the form was chosen on these runs):",
         "",
         *piped(seconds_held.header, seconds_held.rows),
+        "",
+        f"Median size over all {len(missed)} cases: {percent(median(missed))}.",
         "",
         "## Models that no machine here holds",
         "",
