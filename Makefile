@@ -5,7 +5,7 @@ READY := .venv/.ready
 
 .DEFAULT_GOAL := help
 .PHONY: help bench bench-backends bench-peers bench-gpu bench-freed bench-cluster points-all example venv-jax venv-torch quick gate \
-  baseline test test-backends test-slow mutants lint pairing streaming buffers torch-compile forecast scale page-speed calibrate readme reference reference-backends reference-peers \
+  baseline test test-backends test-slow mutants lint pairing streaming buffers torch-compile forecast scale page-speed stack-depth calibrate readme reference reference-backends reference-peers \
   reference-freed reference-dataset reference-points clean
 
 help:  ## show this list
@@ -144,6 +144,9 @@ torch-compile: $(PEERS)  ## what torch.compile makes of a Keras model, and of it
 
 forecast: $(BACKENDS)  ## forecasts beside what the reference runs measured, and models up to 70B (reports/experiments/)
 	$(BIN)/python bench/experiments/forecast.py reports/experiments
+
+stack-depth: $(BACKENDS)  ## does it matter how deep in Python's stack a model is called? (reports/experiments/)
+	$(BIN)/python bench/experiments/stack_depth.py reports/experiments
 
 bench-cluster: $(RAY)  ## a grid on 1 to 8 nodes of a Ray cluster on this machine (reports/experiments/)
 	$(BIN)/python bench/experiments/cluster.py reports/experiments

@@ -41,6 +41,7 @@ ORDER = (
     "survey",
     "peers",
     "measure",
+    "room",
     "rotation",
     "growth",
     "lookups",

@@ -9,6 +9,7 @@ from typing import Any
 
 from hiddencost.measure import Process, state_of, told
 from hiddencost.records import Case, Measurement
+from hiddencost.room import with_room
 
 LOOKUP_ROUNDS = 25
 LOOKUP_SECONDS = 0.001
@@ -36,6 +37,7 @@ def lookups(process: Process, cases: Sequence[Case]) -> Iterator[Measurement]:
         yield process.measurement(case, "lookup_seconds", seconds[case])
 
 
+@with_room
 def _looped(call: Callable[[], Any], times: int) -> float:
     began = time.perf_counter_ns()
     for _ in range(times):

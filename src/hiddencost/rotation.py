@@ -29,6 +29,7 @@ from hiddencost.measure import (
     told,
 )
 from hiddencost.records import OTHER_SIDE, REFERENCE, ROUNDS_WANTED, TOGETHER, TWIN, Case, Measurement
+from hiddencost.room import with_room
 from hiddencost.turns import Offer, Turns
 
 PILOT = 0.25
@@ -259,6 +260,7 @@ def _run_on(cores: set[int]) -> None:
             os.sched_setaffinity(int(thread), cores)
 
 
+@with_room
 def _round(ready: Sequence[Ready], places: Sequence[int | None], tell: Callable[[Case], None]) -> None:
     """Calls each once and notes its seconds with its place, or nothing where that is None; one that raises
     is called no more."""
