@@ -127,9 +127,9 @@ def report(points, folder):
     text = [
         "# How deep in Python's stack a model is called",
         "",
-        f"An eager call of MiniLM at {BATCH}x{LENGTH} from callers of {len(DEPTHS)} depths (0 to {DEPTHS[-1]} "
-        f"frames), each over the same call with room on the stack, in turn: medians of {TURNS} turns, "
-        f"Python {version}. Made by `make stack-depth` (bench/experiments/stack_depth.py).",
+        f"An eager call of MiniLM at {BATCH}x{LENGTH} from callers of {len(DEPTHS)} depths (0 to "
+        f"{DEPTHS[-1]} frames), each over the same call with room on the stack, in turn: medians of {TURNS} "
+        f"turns, Python {version}. Made by `make stack-depth` (bench/experiments/stack_depth.py).",
         "",
         *piped(
             (
@@ -146,10 +146,10 @@ def report(points, folder):
         "",
         "CPython keeps the frames of Python functions in chunks of 16 KiB. Where the many calls that an "
         "eager model makes happen to begin at the end of a chunk, each of them maps a new one and unmaps it "
-        "again ([CPython issue 142183](https://github.com/python/cpython/issues/142183); later releases keep one "
-        "chunk). So the same call takes longer from some depths of the caller than from others, and two ways "
-        "that differ by a few frames seem to differ in time. What is timed here has room on the stack "
-        "(hiddencost.room); a program of your own may be at any depth.",
+        "again ([CPython issue 142183](https://github.com/python/cpython/issues/142183); later releases "
+        "keep one chunk). So the same call takes longer from some depths of the caller than from others, and "
+        "two ways that differ by a few frames seem to differ in time. What is timed here has room on the "
+        "stack (hiddencost.room); a program of your own may be at any depth.",
         "",
         "![Time of an eager call from deeper and deeper callers](stack-depth.png)",
     ]
