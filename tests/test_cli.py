@@ -303,7 +303,9 @@ def test_arguments_that_pytest_refuses_are_told(tmp_path):
     folder = tmp_path / "run"
     line = refused("run", "--grid", "smoke", "--out", str(folder), "--", "--no-such-option")
     log = folder / "logs" / "block-0.log"
-    assert line == f"pytest refused its arguments ['--no-such-option']: see {log}"
+    told, hint = line.split(" (", 1)
+    assert told == f"pytest refused its arguments ['--no-such-option']: see {log}"
+    assert hint == "a plugin's own take -p and the plugin's name too)"
 
 
 def test_a_grid_that_is_wrong_is_told_by_the_suites_alone_too(tmp_path):

@@ -63,7 +63,7 @@ def fake(monkeypatch):
 
 def test_a_gpu_is_made_ready_when_its_backend_starts_and_hidden_from_a_cpus(fake):
     assert fake.settings(1, "cpu") == {"KERAS_BACKEND": "fake", "CUDA_VISIBLE_DEVICES": "-1"}
-    assert fake.settings(1, "gpu") == {"KERAS_BACKEND": "fake"}
+    assert fake.settings(1, "gpu") == {"KERAS_BACKEND": "fake", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
     backends.start("fake", 1)
     assert (fake.device, fake.calls) == ("cpu", [])
     backends.start("fake", 1, "gpu")
@@ -193,13 +193,21 @@ def test_the_gpu_stands_in_the_environment_of_its_processes_alone(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("given", "name"), [(None, "first"), ("1", "second"), ("1,0", "second"), ("", "first"), ("-1", "unknown")]
+    ("given", "name"),
+    [
+        (None, "first"),
+        ("", "first"),
+        ("1", "second"),
+        ("1,0", "second"),
+        ("-1", "unknown"),
+        ("MIG-c7384736", "first"),  # the driver's tool takes no name of a part: any GPU's is better than none
+    ],
 )
 def test_of_several_gpus_the_one_that_the_process_is_given_is_named(given, name, tmp_path, monkeypatch):
     tool = tmp_path / "nvidia-smi"
     tool.write_text(
         "#!/bin/sh\n"
-        'case "$*" in *--id=1) echo second;; *--id=*) echo No devices were found; exit 6;;'
+        'case "$* " in *"--id=1 "*) echo second;; *--id=*) echo No devices were found; exit 6;;'
         " *) echo first; echo second;; esac\n"
     )
     tool.chmod(0o755)

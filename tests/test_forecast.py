@@ -374,7 +374,8 @@ def test_the_cases_of_a_run_whose_work_is_known_are_gathered_by_shape():
     }
 
 
-def test_a_model_that_does_not_run_here_is_told_in_one_line(monkeypatch):
+@pytest.mark.parametrize("error", [BrokenProcessPool(), RuntimeError("RESOURCE_EXHAUSTED: Out of memory")])
+def test_a_model_that_does_not_run_here_is_told_in_one_line(monkeypatch, error):
     class Dying:
         def __init__(self, settings):
             assert settings["PYTHONMALLOC"] == "malloc"
@@ -387,7 +388,7 @@ def test_a_model_that_does_not_run_here_is_told_in_one_line(monkeypatch):
 
         def call(self, function, *given):
             assert (function, given) == (beyond.child_beyond, ("llama3_8b", "float32", 2, 32, 4096))
-            raise BrokenProcessPool
+            raise error
 
     monkeypatch.setattr(beyond, "Child", Dying)
     told = "--measure: 2 blocks of llama3_8b at 32 x 4096 do not run on this machine: leave it out"
@@ -403,8 +404,17 @@ def test_what_is_taken_beyond_the_plan_is_a_line_through_two_and_five_blocks(mon
         __enter__, __exit__ = (lambda self: self), (lambda self, *error: None)
 
         def call(self, function, name, dtype, blocks, rows, length):
-            return {2: 7.0, 5: 8.5}[blocks]
+            return {2: 7.0, 5: more}[blocks]
 
     monkeypatch.setattr(beyond, "Child", Ready)
+    more = 8.5
     found = beyond.beyond("bert_tiny", "float32", 1, 8)
     assert (found.at_none, found.each, found.at(12)) == (6.0, 0.5, 12.0)
+    more = 6.9  # never less than the plan of many blocks
+    assert beyond.beyond("bert_tiny", "float32", 1, 8).at(80) == 7.0
+
+
+def test_blocks_take_no_time_of_their_own_where_all_calls_have_as_many():
+    samples = [sample(12, 1e6, 1e7), sample(12, 1e8, 5e7), sample(12, 7e8, 1e8), sample(12, 2e7, 9e7)]
+    found = fitted(samples)
+    assert (found.at_rest, found.per_block) == pytest.approx((0.025, 0), rel=1e-6)

@@ -27,14 +27,13 @@ from hiddencost.forecast.shapes import DEVICES
 from hiddencost.forecast.works import Works
 from hiddencost.foretold import DEVICE, HEAP, RUN_HEAP, SHIPPED, WORK, Foretold, Held, Large, Timed
 from hiddencost.formatting import percent, piped, quantity
+from hiddencost.grid import COMPILED_MODES
 from hiddencost.page.foretold import section
 from hiddencost.plots.foretold import draw
 from hiddencost.plots.style import save
 
 REPORTS = Path(__file__).parents[2] / "reports"
 TIMED = ("reference", "reference-backends", "reference-peers")
-UNLIKE = ("eager", "predict", "train")
-"""Modes in which a call does more than its program, or another."""
 RUNS = ("reference-backends", "reference-freed", "reference-peers", "reference-gpu")
 WHAT = {"compiled_temp_bytes": WORK, "peak_heap_bytes": HEAP, "peak_device_bytes": DEVICE}
 METRICS = tuple(WHAT)
@@ -54,16 +53,19 @@ def measured(works):
             for case in table.cases(metric, backend="jax"):
                 if not covers(case, case.mode):
                     continue
-                try:
-                    way = works.way(case, case.mode)
-                except UserError as error:
-                    yield name, case, WHAT[metric], table.center(case, metric)[0], str(error)
-                    continue
-                told = way.peak_bytes - (way.payload_bytes if metric == "compiled_temp_bytes" else 0)
                 real = table.center(case, metric)[0]
-                yield name, case, WHAT[metric], real, told
+                yield name, case, WHAT[metric], real, told(works, case, metric)
                 if metric == "peak_heap_bytes" and case.mode == "jit":
-                    yield name, case, RUN_HEAP, real, works.way(case, case.mode, run=True).peak_bytes
+                    yield name, case, RUN_HEAP, real, told(works, case, metric, run=True)
+
+
+def told(works, case, metric, run=False):
+    """The forecast of a metric, or the reason why there is none."""
+    try:
+        way = works.way(case, case.mode, run)
+    except UserError as error:
+        return str(error)
+    return way.peak_bytes - (way.payload_bytes if metric == "compiled_temp_bytes" else 0)
 
 
 def validation(works):
@@ -99,7 +101,7 @@ def paces(works):
     for name in TIMED:
         table = table_of(store.read(REPORTS / name))
         places = dict.fromkeys(
-            (c.backend, c.mode, c.device) for c in table.cases("seconds") if c.mode not in UNLIKE
+            (c.backend, c.mode, c.device) for c in table.cases("seconds") if c.mode in COMPILED_MODES
         )
         for backend, mode, device in places:
             samples = timed(table, backend, mode, device, works.of)
@@ -169,7 +171,7 @@ def main(folder):
         "",
         "A process's heap under jit on a CPU holds more than XLA plans: what operations take from libraries "
         "while they work is not in the plan. It grows evenly with the number of blocks, so that --measure "
-        f"learns it from models of {RUN[0]} and {RUN[1]} blocks, run here (few blocks run). On a GPU the "
+        f"learns it from models of {RUN[0]} and {RUN[1]} blocks that are run here. On a GPU the "
         "decoder's plan is not met; why is not known yet: no GPU was at hand when this was made.",
         "",
         "Seconds of a compiled call, `at rest + blocks x a + operations x b + bytes x c`, fitted to all "

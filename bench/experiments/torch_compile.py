@@ -28,6 +28,7 @@ from hiddencost import backends, environment, measure, peers, stats
 from hiddencost.formatting import piped, quantity
 from hiddencost.grid import Time
 from hiddencost.records import REFERENCE, Case
+from hiddencost.room import with_room
 
 BLOCKS = 3
 PLACES = (("minilm_fused", 4, 512, 12.0), ("minilm_fused", 1, 16, 3.0))
@@ -47,6 +48,7 @@ class GivenUp(logging.Handler):
         self.functions += "hit config.recompile_limit" in record.getMessage()
 
 
+@with_room
 def block(way, place, number):
     """One process: the graphs, the first call, and the effect of a way beside the eager call."""
     backends.start("torch", 1)

@@ -272,12 +272,19 @@ def gpu_processes() -> list[tuple[str, str]]:
 
 
 def _of_gpu(query: str) -> list[str]:
-    """The lines of the driver's answer on the GPU that this process is given, or on all; none where there is
-    no such tool."""
+    """The lines of the driver's answer on the GPU that this process is given. On all of them where it is
+    given none by name, or by one that the driver's tool does not take, as a part of a GPU (MIG). None where
+    it sees no GPU, or there is no such tool."""
     given = os.environ.get("CUDA_VISIBLE_DEVICES", "").partition(",")[0]  # a number or UUID: Ray's, SLURM's
+    if given == "-1":
+        return []
+    return (given and _driver(query, f"--id={given}")) or _driver(query)
+
+
+def _driver(*asked: str) -> list[str]:
     try:
         return subprocess.run(
-            ["nvidia-smi", query, "--format=csv,noheader", *(["--id=" + given] if given else [])],
+            ["nvidia-smi", *asked, "--format=csv,noheader"],
             capture_output=True,
             text=True,
             timeout=10,

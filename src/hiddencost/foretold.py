@@ -14,7 +14,7 @@ from hiddencost.stats import Table
 
 SHIPPED = "data/foretold.json"
 HEAP, WORK, DEVICE = "peak heap", "what XLA planned for its work", "what XLA planned for the GPU"
-RUN_HEAP = "peak heap, few blocks run"
+RUN_HEAP = "peak heap, with --measure"
 """What a forecast of bytes was held against."""
 
 

@@ -9,7 +9,6 @@ from typing import Any
 from hiddencost import backends
 from hiddencost.measure import Process, difference, expected_values
 from hiddencost.records import Case
-from hiddencost.room import with_room
 
 
 def growth_call(process: Process, case: Case) -> tuple[Callable[[], Any], Callable[[], int]]:
@@ -33,7 +32,7 @@ def growth_call(process: Process, case: Case) -> tuple[Callable[[], Any], Callab
             traces += run.traces
             return result
 
-        return with_room(rebuilt), lambda: traces
+        return rebuilt, lambda: traces
     _, run, _ = process.compiled(case)
 
     def call() -> Any:
@@ -41,7 +40,7 @@ def growth_call(process: Process, case: Case) -> tuple[Callable[[], Any], Callab
         backends.synchronize(result)
         return result
 
-    return with_room(call), lambda: run.traces
+    return call, lambda: run.traces
 
 
 def growth_difference(process: Process, case: Case, result: Any) -> float:
@@ -68,4 +67,4 @@ def _on_request_alternating(
         backends.synchronize(result)
         return result
 
-    return with_room(call), lambda: run.traces
+    return call, lambda: run.traces

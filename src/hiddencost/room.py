@@ -1,8 +1,9 @@
 """Room on Python's own stack for what is timed.
 
-CPython 3.11 and later keep the frames of Python functions in chunks of 16 KiB. A call that does not fit into
-the chunk maps a new one, which is unmapped when it returns: where a model's many calls happen to begin at the
-end of a chunk, each of them does so (CPython issue 142183; later releases keep one chunk). How deep the
+CPython keeps the frames of Python functions in chunks of 16 KiB since 3.11. A call that does not fit into the
+chunk maps a new one, which is unmapped when it returns: where a model's many calls happen to begin at the end
+of a chunk, each of them does so (CPython issue 142183; releases of 3.13 and 3.14 from March 2026 on keep one
+chunk for the next, 3.11 and 3.12 do not). How deep the
 caller stands then decides what an eager call takes: see reports/experiments/stack-depth.md.
 """
 
@@ -13,7 +14,7 @@ from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
 WORDS = 9000
-"""Of the frame that makes room: with it a chunk of 128 KiB is mapped, of which 55 KiB are left for the calls
+"""Of the frame that makes room: with it a chunk of 128 KiB is mapped, of which 57 KiB are left for the calls
 within. A call of a Keras model takes some 20."""
 _P = ParamSpec("_P")
 _T = TypeVar("_T")

@@ -251,7 +251,10 @@ class Supervisor:
                 self._alive.discard(worker)
                 _kill(worker)  # a process that it started may have outlived it
         if code == PYTEST_USAGE_ERROR:
-            raise UserError(f"pytest refused its arguments {list(self.pytest_arguments)}: see {log}")
+            raise UserError(
+                f"pytest refused its arguments {list(self.pytest_arguments)}: see {log} (a plugin's own take "
+                "-p and the plugin's name too)"
+            )
         case, _ = doing.told()
         log.with_suffix(".doing").unlink()
         if code == START_ANEW:

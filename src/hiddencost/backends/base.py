@@ -24,10 +24,11 @@ class Backend(ABC):
     device = "cpu"
 
     def settings(self, threads: int, device: str) -> dict[str, str]:
-        """What the environment must hold before the packages are imported. A CPU's process sees no GPU."""
+        """What the environment must hold before the packages are imported. A CPU's process sees no GPU;
+        a GPU's counts them as the driver's tool does."""
         return {
             "KERAS_BACKEND": self.framework,
-            **({"CUDA_VISIBLE_DEVICES": "-1"} if device == "cpu" else {}),
+            **({"CUDA_VISIBLE_DEVICES": "-1"} if device == "cpu" else {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}),
         }
 
     def keeping(self, folder: str) -> dict[str, str]:

@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 @click.option(
     "--measure",
     is_flag=True,
-    help="Run a few blocks here, for what a call takes of a CPU's memory beyond XLA's plan.",
+    help="Run a few blocks here, for what a call takes of a CPU's memory beyond XLA's plan; with --dtype "
+    "float32.",
 )
 def forecast(
     model: str,
@@ -55,7 +56,8 @@ def forecast(
     """What each way to read hidden states would take on a model that this machine cannot hold.
 
     Needs JAX, whose compiler plans programs of a few blocks without running them; the whole model follows
-    from these, since blocks are alike. No weight is loaded or made: a preset's configuration is enough.
+    from these, since blocks are alike. No weight is loaded or made (but for the few blocks of --measure): a
+    preset's configuration is enough.
 
     \b
     hiddencost forecast --model llama3_70b --batch 32 --seq 4096 --points all --device h200
@@ -79,13 +81,15 @@ def forecast(
     backends.check("jax")
     with silent():
         backends.start("jax", 1)
-    from hiddencost.forecast import CHECKED, DEPTHS, NOTHING, forecast
+    from hiddencost.forecast import CHECKED, DEPTHS, forecast
     from hiddencost.forecast.beyond import RUN, beyond
     from hiddencost.forecast.lowering import Shapes
 
     with silent():
-        taken = beyond(model, dtype, batch, length) if measure else NOTHING
-        found = forecast(Shapes(model, dtype, fused=bool(on)), points, batch, length, taken)
+        built = Shapes(model, dtype, fused=bool(on))
+        found = forecast(built, points, batch, length)
+        if measure:  # only now: it takes a minute, and the rest is known to be right
+            found = forecast(built, points, batch, length, beyond(model, dtype, batch, length))
         pace = _pace(known) if known else None
     states = f"{found.points} hidden state{'s' * (found.points > 1)}"
     click.echo(

@@ -10,6 +10,7 @@ from hiddencost.errors import UserError
 from hiddencost.forecast import CHECKED, DEPTHS, Line
 from hiddencost.forecast.lowering import DEPTH
 from hiddencost.forecast.shapes import find
+from hiddencost.measure import state_of
 from hiddencost.memory import HEAP_SETTINGS, Child, peak_heap
 
 RUN = (DEPTHS[0], CHECKED)
@@ -24,13 +25,15 @@ def beyond(name: str, dtype: str, rows: int, length: int) -> Line:
         with Child({**backends.find("jax").settings(1, "cpu"), **HEAP_SETTINGS}) as child:
             try:
                 found.append(child.call(child_beyond, name, dtype, blocks, rows, length))
-            except BrokenProcessPool:
+            except Exception as error:
+                if not isinstance(error, BrokenProcessPool) and state_of(error) != "out_of_memory":
+                    raise
                 raise UserError(
                     f"--measure: {blocks} blocks of {name} at {rows} x {length} do not run on this machine: "
                     "leave it out"
                 ) from None
     few, more = found
-    each = (more - few) / (RUN[1] - RUN[0])
+    each = max(0.0, more - few) / (RUN[1] - RUN[0])
     return Line(few - each * RUN[0], each)
 
 

@@ -53,10 +53,12 @@ class Pace:
 
 
 def fitted(samples: Sequence[tuple[Work, float]], errors: Sequence[float] = ()) -> Pace:
-    """The least squares of relative errors, with no negative part (scipy.optimize.nnls)."""
+    """The least squares of relative errors, with no negative part (scipy.optimize.nnls). Where all have as
+    many blocks, what they take each cannot be told from what a call takes at rest: it is counted there."""
     rows = np.array([[1.0, work.blocks, work.flops, work.accessed_bytes] for work, _ in samples])
+    rows[:, 1] *= len(set(rows[:, 1])) > 1
     seconds = np.array([taken for _, taken in samples])
-    scales = rows.max(axis=0)
+    scales = np.maximum(rows.max(axis=0), np.finfo(float).tiny)
     found, _ = scipy.optimize.nnls(rows / scales / seconds[:, None], np.ones(len(seconds)))
     at_rest, per_block, per_flop, per_byte = (float(part) for part in found / scales)
     return Pace(at_rest, per_block, per_flop, per_byte, tuple(errors))

@@ -25,7 +25,7 @@ SHAPES = (
         models.decoder(80, 8192, 64, 8, 28672, vocabulary=128_256),
     ),
 )
-"""For forecasts alone: they are never loaded."""
+"""For forecasts alone: they are never loaded whole."""
 
 
 def find(name: str) -> ModelSpec:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from hiddencost.errors import UserError
 from hiddencost.forecast import NOTHING, Forecast, Line, Way, Work, forecast
 from hiddencost.forecast.beyond import beyond
@@ -15,7 +17,7 @@ class Works:
     def __init__(self) -> None:
         self._shapes: dict[tuple[str, str, bool], Shapes] = {}
         self._found: dict[tuple[Shapes, str, int, int, Line], Forecast] = {}
-        self._beyond: dict[tuple[str, str, int, int], Line] = {}
+        self._beyond = cache(beyond)
 
     def forecast(self, case: Case, run: bool = False) -> Forecast:
         """Of the case's model and shape, for its points. run: with what few blocks took beyond their plan
@@ -23,10 +25,8 @@ class Works:
         which = case.model, case.dtype, case.device == "gpu"
         shapes = self._shapes.get(which) or self._shapes.setdefault(which, Shapes(*which))
         points = "last" if case.points == OUTPUT else case.points
-        shape = case.model, case.dtype, case.batch, case.length
-        if run and shape not in self._beyond:
-            self._beyond[shape] = beyond(*shape)
-        key = shapes, points, case.batch, case.length, self._beyond[shape] if run else NOTHING
+        taken = self._beyond(case.model, case.dtype, case.batch, case.length) if run else NOTHING
+        key = shapes, points, case.batch, case.length, taken
         if key not in self._found:
             self._found[key] = forecast(*key)
         return self._found[key]
