@@ -418,3 +418,20 @@ def test_blocks_take_no_time_of_their_own_where_all_calls_have_as_many():
     samples = [sample(12, 1e6, 1e7), sample(12, 1e8, 5e7), sample(12, 7e8, 1e8), sample(12, 2e7, 9e7)]
     found = fitted(samples)
     assert (found.at_rest, found.per_block) == pytest.approx((0.025, 0), rel=1e-6)
+
+
+def test_with_measure_what_is_wrong_is_told_before_blocks_are_run_and_then_they_count(monkeypatch):
+    monkeypatch.setattr("hiddencost.backends.check", lambda name: None)
+    monkeypatch.setattr("hiddencost.backends.start", lambda name, threads: None)
+    monkeypatch.setattr("hiddencost.forecast.lowering.Shapes", lambda *given, fused: Made())
+    monkeypatch.setattr("hiddencost.foretold.shipped", lambda: FORETOLD)
+    measure = (*WHOLE, "--model", "minilm", "--dtype", "float32", "--measure", "--points")
+    monkeypatch.setattr(beyond, "beyond", lambda *given: pytest.fail("it ran blocks"))
+    assert refused(*measure, "embeddings") == (
+        "points 'embeddings': no block runs for these: their payload is all there is"
+    )
+    monkeypatch.setattr(beyond, "beyond", lambda *given: Line(100 * MIB, 0.0))
+    told = call(*measure, "middle").output
+    assert "124.0 MiB" in told.splitlines()[2]  # 24 without
+    assert "+0.40 %, 2.0 %" in told.splitlines()[2]
+    assert "what 2 and 5 blocks took beyond theirs" in told
