@@ -22,7 +22,7 @@ from hiddencost.errors import UserError
 from hiddencost.records import TWIN, Environment, Lost
 from hiddencost.supervise import Supervisor, remaining
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]  # a process would find another's cluster
 DEADLINE = 60.0
 
 
