@@ -96,6 +96,19 @@ def test_each_way_has_its_payload_floor_peak_and_share_of_a_pass():
     assert [way.work for way in found.ways[:3]] == [Work(10, 73, 140), Work(5, 35, 70), Work(10, 70, 140)]
 
 
+def test_the_leanest_way_has_the_lowest_peak_and_then_the_fewest_operations():
+    found = forecast(Made(), "middle", 4, 16)
+    assert [found.leanest(mode).strategy for mode in ("jit", "eager")] == [
+        "functional_submodel",
+        "functional_freed",
+    ]
+    alike = [
+        Way(name, "jit", 0, 0, 7, passes, NO_WORK) for name, passes in (("a", 1.0), ("b", 0.5), ("c", 0.9))
+    ]
+    plain = Way(REFERENCE, "jit", 0, 0, 1, 1.0, NO_WORK)
+    assert Forecast(0, 1, 1, (plain, *alike), 0.0).leanest("jit").strategy == "b"
+
+
 def test_several_states_take_what_a_program_takes_that_returns_all():
     assert ways(forecast(Made(), "two", 1, 1))["functional_submodel", "jit"].peak_bytes == (8 + 21) * MIB
 
@@ -290,6 +303,8 @@ def test_the_table_tells_what_fits_and_how_long_the_copy_takes(monkeypatch):
     ready = (
         Way("final_only", "jit", 0, 18 * MIB, 24 * MIB, 1.0, NO_WORK),
         Way("always_return_all", "jit", 64e9, 65e9, 70e9, 0.96, NO_WORK),
+        Way("always_return_all", "eager", 64e9, 65e9, 70e9, 0.96, NO_WORK),
+        Way("functional_freed", "eager", 0, 18 * MIB, 28 * MIB, 0.96, NO_WORK),
     )
     monkeypatch.setattr(forecasts, "forecast", lambda *given: Forecast(20_000_000_000, 10, 2, ready, 0.0012))
     monkeypatch.setattr("hiddencost.forecast.lowering.Shapes", lambda *given, fused: fused)
@@ -308,7 +323,11 @@ def test_the_table_tells_what_fits_and_how_long_the_copy_takes(monkeypatch):
     assert lines[2].split()[8:11] == ["-4.4", "%,", "40.0"]
     assert lines[2].split()[-3:] == ["1.00", "yes", "–"]
     assert lines[3].split()[-4:] == ["0.960", "no", "1.00", "s"]
-    assert "which misses 5 blocks by 0.12%" in lines[5]
+    assert lines[-3] == (
+        "Recommended, as the lowest peak: compiled `always_return_all`, 65.19 GiB beside the weights (which "
+        "does not fit); where calls are eager `functional_freed`, 28.00 MiB beside the weights."
+    )
+    assert "which misses 5 blocks by 0.12%" in lines[-1]
 
 
 def sample(blocks, flops, accessed, off=1.0):

@@ -16,7 +16,7 @@ from hiddencost.grid import DTYPES
 from hiddencost.stats import Table
 
 if TYPE_CHECKING:
-    from hiddencost.forecast import Way
+    from hiddencost.forecast import Forecast, Way
     from hiddencost.forecast.pace import Pace
 
 
@@ -120,6 +120,7 @@ def forecast(
         ),
     ]
     click.echo("\n".join(formatting.aligned(rows)))
+    click.echo(f"\n{_recommended(found, room)}")
     click.echo(
         "\nWeights, payload and what eager calls keep are counted from shapes. Peaks under jit, and passes "
         "(operations, in plain forward passes), are XLA's plans for a CPU, "
@@ -140,6 +141,17 @@ def forecast(
             else ""
         )
     )
+
+
+def _recommended(found: Forecast, room: float | None) -> str:
+    """The way with the lowest peak: compiled, and where calls are eager."""
+    told = []
+    for mode, when in (("jit", "compiled"), ("eager", "where calls are eager")):
+        way = found.leanest(mode)
+        peak = quantity(way.peak_bytes, unit="B")
+        lack = " (which does not fit)" if room and not found.fits(way, room) else ""
+        told.append(f"{when} `{way.strategy}`, {peak} beside the weights{lack}")
+    return f"Recommended, as the lowest peak: {'; '.join(told)}."
 
 
 def _expected_error(mode: str, on_gpu: bool, with_run: bool) -> str:

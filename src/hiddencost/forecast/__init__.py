@@ -95,6 +95,12 @@ class Forecast:
         """Whether a way fits into so much memory, with the weights."""
         return way.peak_bytes + self.weights_bytes <= memory_bytes
 
+    def leanest(self, mode: str) -> Way:
+        """The way to read the hidden states in a mode with the lowest peak, of those the one with the fewest
+        operations."""
+        reading = [way for way in self.ways if way.mode == mode and way.strategy != REFERENCE]
+        return min(reading, key=lambda way: (way.peak_bytes, way.passes))
+
 
 NOTHING = Line(0.0, 0.0)
 
