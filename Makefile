@@ -110,7 +110,7 @@ $(RAY): $(READY)
 	@touch $@
 
 test-slow: $(READY) $(RAY)  ## the tests that take minutes; those that measure run alone
-	$(BIN)/python -m pytest -n 3 --dist loadgroup -p no:benchmark -m "slow and not alone"  # many of them wait
+	$(BIN)/python -m pytest -n 2 --dist load -p no:benchmark -m "slow and not alone"
 	$(BIN)/python -m pytest -m "slow and alone"
 
 mutants: $(READY)  ## break lines of the statistics and the gate on purpose: a test must notice each
