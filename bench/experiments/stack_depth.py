@@ -29,7 +29,7 @@ from hiddencost.formatting import piped
 from hiddencost.grid import Time
 from hiddencost.measure import Process
 from hiddencost.nursery import worker_environment
-from hiddencost.plots.style import save
+from hiddencost.plots.style import LABELS, colour, save, styled
 from hiddencost.records import REFERENCE, Case
 from hiddencost.room import with_room
 
@@ -91,14 +91,18 @@ def measured(backend):
         print(msgspec.json.encode(point).decode(), flush=True)
 
 
+def of(points, backend, way):
+    return [point for point in points if (point.backend, point.way) == (backend, way)]
+
+
+@styled
 def draw(points):
     figure, axes = plt.subplots(1, len(BACKENDS), figsize=(9, 3.2), sharey=True, layout="constrained")
     for ax, backend in zip(axes, BACKENDS, strict=True):
-        for way, colour in zip(WAYS, ("#0072B2", "#D55E00"), strict=True):
-            mine = [point for point in points if (point.backend, point.way) == (backend, way)]
-            ax.plot(
-                [p.depth for p in mine], [median(p.ratios) for p in mine], marker=".", color=colour, label=way
-            )
+        for way in WAYS:
+            mine = of(points, backend, way)
+            depths, ratios = [p.depth for p in mine], [median(p.ratios) for p in mine]
+            ax.plot(depths, ratios, marker=".", color=colour(way), label=LABELS[way])
         ax.set_title(backend, loc="left", fontsize=10)
         ax.axhline(1, color="#888888", linewidth=0.8)
         ax.spines[["top", "right"]].set_visible(False)
@@ -118,7 +122,7 @@ def report(points, folder):
     rows = []
     for backend in BACKENDS:
         for way in WAYS:
-            mine = [point for point in points if (point.backend, point.way) == (backend, way)]
+            mine = of(points, backend, way)
             worst = max(mine, key=lambda point: median(point.ratios))
             best = min(median(point.ratios) for point in mine)
             rows.append(

@@ -260,7 +260,7 @@ def _peak(
     analysis = run.analysis(*given)
     peak = _planned_bytes(analysis) if told is None else told
     process = _state.process
-    output = sum(backends.size_bytes(tensor) for tensor in backends.tensors(result))
+    output = backends.returned_bytes(result)
     found = [
         process.measurement(case, metric, [peak]),
         process.measurement(case, "output_bytes", [output]),

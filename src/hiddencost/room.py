@@ -3,8 +3,8 @@
 CPython keeps the frames of Python functions in chunks of 16 KiB since 3.11. A call that does not fit into the
 chunk maps a new one, which is unmapped when it returns: where a model's many calls happen to begin at the end
 of a chunk, each of them does so (CPython issue 142183; releases of 3.13 and 3.14 from March 2026 on keep one
-chunk for the next, 3.11 and 3.12 do not). How deep the
-caller stands then decides what an eager call takes: see reports/experiments/stack-depth.md.
+chunk for the next, 3.11 and 3.12 do not). How deep the caller stands then decides what an eager call takes:
+see reports/experiments/stack-depth.md.
 """
 
 from __future__ import annotations

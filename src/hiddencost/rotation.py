@@ -148,7 +148,7 @@ def _prepare(
     except Exception as error:
         yield process.failure(case, "seconds", state_of(error), told(error))
         return
-    output = sum(backends.size_bytes(tensor) for tensor in backends.tensors(result))
+    output = backends.returned_bytes(result)
     notes = {"xla": str(backends.compiled_with_xla(extraction))} if case.mode == "predict" else {}
     if built is not None:
         yield process.measurement(case, "build_seconds", [built])

@@ -198,3 +198,8 @@ def size_bytes(tensor: Any) -> int:
 
     dtype = np.dtype(keras.backend.standardize_dtype(tensor.dtype))
     return int(math.prod(tensor.shape)) * int(dtype.itemsize)
+
+
+def returned_bytes(result: Any) -> int:
+    """Bytes of all tensors of a result."""
+    return sum(map(size_bytes, tensors(result)))

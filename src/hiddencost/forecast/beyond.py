@@ -45,5 +45,4 @@ def child_beyond(name: str, dtype: str, blocks: int, rows: int, length: int) -> 
     placed = backends.place(models.random_inputs(model, rows, lambda tensor: length), "jit", rows)
     run(placed)
     peak, result = peak_heap(lambda: run(placed))
-    returned = sum(backends.size_bytes(tensor) for tensor in backends.tensors(result))
-    return peak - run.analysis(placed)["compiled_temp_bytes"] - returned
+    return peak - run.analysis(placed)["compiled_temp_bytes"] - backends.returned_bytes(result)

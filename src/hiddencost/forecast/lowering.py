@@ -78,6 +78,7 @@ class Shapes:
             )
         self._built: dict[tuple[int | None, str], tuple[Any, HiddenStates]] = {}
         self._programs: dict[tuple[str, int, int, int | None], Program] = {}
+        self._alone: dict[tuple[int, int], tuple[Program, float]] = {}
         self._check()
 
     def of(self, blocks: int | None = None, dtype: str | None = None) -> tuple[Any, HiddenStates]:
@@ -167,7 +168,12 @@ class Shapes:
 
     def block(self, rows: int, length: int) -> tuple[Program, float]:
         """XLA's plan for the first block alone, and the most bytes that are live at one time when its
-        operations run one by one. In both its input is not counted."""
+        operations run one by one. In both its input is not counted. Made once, as programs are."""
+        if (rows, length) not in self._alone:
+            self._alone[rows, length] = self._block(rows, length)
+        return self._alone[rows, length]
+
+    def _block(self, rows: int, length: int) -> tuple[Program, float]:
         planned_step, step = (
             _makers(model, points.blocks)[0] for model, points in (self.of(2, PLANNED_IN), self.of(2))
         )
