@@ -23,7 +23,7 @@ import msgspec
 
 from hiddencost import environment, store
 from hiddencost.doing import START_ANEW, Doing, end_with
-from hiddencost.grid import METRIC_OF_SUITE, ROTATED, Job
+from hiddencost.grid.planning import METRIC_OF_SUITE, ROTATED, Job
 from hiddencost.records import Measurement
 
 

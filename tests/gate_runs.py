@@ -3,6 +3,7 @@
 import msgspec
 
 from hiddencost import grid
+from hiddencost.grid import planning
 from hiddencost.records import (
     REFERENCE,
     SCHEMA_VERSION,
@@ -68,7 +69,7 @@ def environment(block=0, **changes):
 
 
 def run(measurements, plan=PLANNED, environments=None, how="complete", schema_version=SCHEMA_VERSION):
-    jobs = [*grid.timed_jobs(plan), *grid.memory_jobs(plan)]
+    jobs = [*planning.timed_jobs(plan), *planning.memory_jobs(plan)]
     header = Header(
         schema_version=schema_version,
         hiddencost_version="0",
@@ -79,7 +80,7 @@ def run(measurements, plan=PLANNED, environments=None, how="complete", schema_ve
         seed=1,
         git_commit="abc",
         plan=msgspec.json.encode(plan).decode(),
-        planned=grid.planned(jobs),
+        planned=planning.planned(jobs),
     )
     ending = Ending(finished="2026-01-01T00:01:00+00:00", how=how, seconds=60.0)
     found = (environment(),) if environments is None else environments

@@ -19,6 +19,7 @@ from hiddencost import cluster as clusters
 from hiddencost import grid, store
 from hiddencost.cluster import Cluster, anew, connect
 from hiddencost.errors import UserError
+from hiddencost.grid import planning
 from hiddencost.records import TWIN, Environment, Lost
 from hiddencost.supervise import Supervisor, remaining
 
@@ -45,23 +46,23 @@ def nodes():
 def blocks(count, strategies=("functional_submodel",), lengths=(8,), device="cpu", **time):
     ways = [CASE.with_(strategy=name, points="all") for name in strategies]
     tasks = tuple(
-        grid.Task(suite="forward", case=case.with_(length=length, device=device), seconds=0.05)
+        planning.Task(suite="forward", case=case.with_(length=length, device=device), seconds=0.05)
         for length in lengths
         for case in (CASE, CASE.with_(strategy=TWIN), *ways)
     )
     return [
-        grid.Job(block=block, seed=1, time=grid.Time(**time), tasks=tasks, device=device)
+        planning.Job(block=block, seed=1, time=grid.Time(**time), tasks=tasks, device=device)
         for block in range(count)
     ]
 
 
 def memory(count):
     return [
-        grid.Job(
-            block=grid.FIRST_MEMORY_BLOCK + number,
+        planning.Job(
+            block=planning.FIRST_MEMORY_BLOCK + number,
             seed=1,
             time=grid.Time(),
-            tasks=(grid.Task(suite="memory", case=WAY.with_(length=8 + number)),),
+            tasks=(planning.Task(suite="memory", case=WAY.with_(length=8 + number)),),
         )
         for number in range(count)
     ]
@@ -120,7 +121,7 @@ def intervals(folder, found):
     GPU, (node, the GPU) ->."""
     told = defaultdict(list)
     for one in found.environments:
-        if one.block < grid.FIRST_MEMORY_BLOCK:
+        if one.block < planning.FIRST_MEMORY_BLOCK:
             (log,) = (folder / "logs").glob(f"block-{one.block}[.-]*log")
             began, ended, *gpu = log.read_text().split()
             told[(one.node, *gpu) if gpu else one.node].append((float(began), float(ended)))
@@ -135,7 +136,7 @@ def at_once(some, others):
 def of_each_once(found, timed, others=()):
     """Whether every planned case of every block is measured, once."""
     planned = sorted(
-        (str(task.case), grid.METRIC_OF_SUITE[task.suite], job.block)
+        (str(task.case), planning.METRIC_OF_SUITE[task.suite], job.block)
         for job in [*timed, *others]
         for task in job.tasks
     )
@@ -252,7 +253,7 @@ def test_after_two_more_tries_a_lost_block_has_the_reason(nodes, tmp_path):
     how, found, counted = run(folder, timed, meanwhile=kill)
     assert how == "complete"
     assert [(m.state, m.case) for m in found.measurements] == [
-        ("crashed", case) for case in grid.planned(timed)
+        ("crashed", case) for case in planning.planned(timed)
     ]
     (reason,) = {m.reason for m in found.measurements}
     assert reason.startswith("block 0: its process was lost with ")
@@ -406,7 +407,7 @@ def test_ctrl_c_keeps_what_was_measured_and_leaves_nothing_behind(nodes, tmp_pat
     found = store.read(folder)
     assert found.ending.how == "complete"
     planned = grid.planned_in(found.header, "run")
-    of_each_once(found, grid.timed_jobs(planned), grid.memory_jobs(planned))
+    of_each_once(found, planning.timed_jobs(planned), planning.memory_jobs(planned))
 
 
 START = """

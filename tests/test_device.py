@@ -8,7 +8,7 @@ import pytest
 from hiddencost import backends, environment, measure, memory, rotation
 from hiddencost.backends.base import Backend
 from hiddencost.errors import UserError
-from hiddencost.grid import Task
+from hiddencost.grid.planning import Task
 from hiddencost.records import REFERENCE, Case
 
 

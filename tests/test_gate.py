@@ -20,6 +20,7 @@ from hiddencost.errors import NotComparableError, UserError
 from hiddencost.gate import Outcome
 from hiddencost.gate.baseline import changed_versions
 from hiddencost.gate.judging import Evidence, holm, judge
+from hiddencost.grid import planning
 from hiddencost.nursery import NUMBER, Forked, Nursery
 from hiddencost.records import OTHER_SIDE, TWIN, Case, Change, Measurement
 
@@ -414,14 +415,14 @@ def test_each_outcome_has_its_sentence():
 
 
 def test_a_suspected_case_is_measured_again_with_its_reference_and_nothing_else():
-    (job, *_), memory = grid.timed_jobs(PLANNED), grid.memory_jobs(PLANNED)
-    (again,) = grid.only([job], [ALL])
+    (job, *_), memory = planning.timed_jobs(PLANNED), planning.memory_jobs(PLANNED)
+    (again,) = planning.only([job], [ALL])
     assert [task.case for task in again.tasks] == [GROUP, GROUP.with_(strategy=TWIN), ALL]
-    (looked,) = grid.only([job], [NAME])
+    (looked,) = planning.only([job], [NAME])
     assert {task.suite for task in looked.tasks} == {"lookup"}
     assert len(looked.tasks) == 8
-    assert [[task.case for task in one.tasks] for one in grid.only(memory, [SUBMODEL])] == [[SUBMODEL]]
-    assert grid.only([job], [GROUP.with_(length=99)]) == []
+    assert [[task.case for task in one.tasks] for one in planning.only(memory, [SUBMODEL])] == [[SUBMODEL]]
+    assert planning.only([job], [GROUP.with_(length=99)]) == []
 
 
 def git(folder, *arguments):

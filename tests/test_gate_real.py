@@ -5,6 +5,7 @@ from gate_runs import PLAN
 
 from hiddencost import gate, grid, trees
 from hiddencost.cli.gate import decide
+from hiddencost.grid import planning
 
 PLANNED = grid.parse(
     PLAN.replace("length = [8]", "length = [64]").replace("blocks = 6", "blocks = 5"), "plan"
@@ -15,7 +16,7 @@ WORSE = "always_return_all"
 
 def decided(folder, planned, **fault):
     sides = trees.current(), trees.current()
-    made_worse = grid.Fault(strategy=fault.pop("strategy", WORSE), **fault)
+    made_worse = planning.Fault(strategy=fault.pop("strategy", WORSE), **fault)
     return decide(sides, planned, PLAN, folder, {**grid.GATED, "seconds": 0.1}, made_worse)
 
 

@@ -4,9 +4,10 @@ import pytest
 
 from hiddencost import grid, suites
 from hiddencost.errors import UserError
+from hiddencost.grid import checking, planning
 from hiddencost.records import OUTPUT, REFERENCE, SINGLE_BLOCK, TWIN, Case
 
-CATALOGUE = grid.anywhere(suites.CATALOGUE)
+CATALOGUE = checking.anywhere(suites.CATALOGUE)
 """As if all backends were installed, and a GPU were here."""
 
 GOOD = """
@@ -27,13 +28,13 @@ length = [16]
 def problem(text):
     """The one line that a grid with this text gives."""
     with pytest.raises(UserError) as caught:
-        grid.check(grid.parse(text, "g.toml"), CATALOGUE, "grid g.toml")
+        checking.check(grid.parse(text, "g.toml"), CATALOGUE, "grid g.toml")
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
 def test_the_product_of_the_axes_led_by_reference_and_twin():
-    jobs = grid.timed_jobs(grid.parse(GOOD, "g.toml"))
+    jobs = planning.timed_jobs(grid.parse(GOOD, "g.toml"))
     assert [job.block for job in jobs] == [0, 1, 2]
     graph = [task.case for task in jobs[0].tasks if task.case.mode == "graph"]
     assert [(case.strategy, case.points) for case in graph] == [
@@ -52,7 +53,7 @@ def test_the_product_of_the_axes_led_by_reference_and_twin():
 
 def test_a_group_in_two_sections_is_planned_once_with_the_longer_time():
     again = GOOD + GOOD[GOOD.index("[[forward]]") :].replace("length = [16]", "length = [16]\nseconds = 9")
-    tasks = grid.timed_jobs(grid.parse(again, "g.toml"))[0].tasks
+    tasks = planning.timed_jobs(grid.parse(again, "g.toml"))[0].tasks
     assert len(tasks) == len({task.case for task in tasks}) == 14
     assert {task.seconds for task in tasks} == {9.0}
 
@@ -60,7 +61,7 @@ def test_a_group_in_two_sections_is_planned_once_with_the_longer_time():
 def test_a_case_is_optional_where_every_section_that_plans_it_says_so():
     section = GOOD[GOOD.index("[[forward]]") :]
     optional = section.replace("batch = [2]", "batch = [2, 3]\noptional = true")
-    tasks = grid.timed_jobs(grid.parse(GOOD + optional, "g.toml"))[0].tasks
+    tasks = planning.timed_jobs(grid.parse(GOOD + optional, "g.toml"))[0].tasks
     assert {(task.case.batch, task.optional) for task in tasks} == {(2, False), (3, True)}
 
 
@@ -84,7 +85,7 @@ mode = ["eager"]
 batch = [4, 1]
 length = [16]
 """
-    jobs = grid.memory_jobs(grid.parse(text, "g.toml"))
+    jobs = planning.memory_jobs(grid.parse(text, "g.toml"))
     heap, resident = jobs[:2], jobs[2:]
     assert [job.block for job in jobs] == [100, 101, 102, 103, 104, 105]  # two for the heap, four cases
     assert {task.case.strategy for task in heap[0].tasks} == {REFERENCE, SINGLE_BLOCK}
@@ -95,17 +96,17 @@ length = [16]
 
 def test_lookup_positions_are_measured_in_the_largest_model_and_the_last_one_everywhere():
     parsed = grid.parse('name="l"\n[lookup]\nlayers=[12, 101]\npositions=[0.0, 0.5]\n', "g.toml")
-    cases = [task.case for task in grid.timed_jobs(parsed)[0].tasks]
+    cases = [task.case for task in planning.timed_jobs(parsed)[0].tasks]
     assert {(case.layers, case.position) for case in cases} == {(12, 11), (101, 0), (101, 50), (101, 100)}
-    assert len(cases) == 4 * len(grid.LOOKUPS)
+    assert len(cases) == 4 * len(planning.LOOKUPS)
 
 
 def test_dataset_cases_are_timed_with_a_twin_and_read_for_memory_without():
     parsed = grid.parse(
         'name="d"\n[dataset]\nmodel=["minilm"]\nbatch=8\nlength=16\nexamples=[8, 16]\n', "g.toml"
     )
-    timed = [task.case for task in grid.timed_jobs(parsed)[0].tasks]
-    heap = [task.case for job in grid.memory_jobs(parsed) for task in job.tasks]
+    timed = [task.case for task in planning.timed_jobs(parsed)[0].tasks]
+    heap = [task.case for job in planning.memory_jobs(parsed) for task in job.tasks]
     assert sum(case.strategy == TWIN for case in timed) == 2
     assert not any(case.strategy == TWIN for case in heap)
     assert {(case.strategy, case.points, case.reduction) for case in heap} == {
@@ -118,7 +119,7 @@ def test_dataset_cases_are_timed_with_a_twin_and_read_for_memory_without():
 
 def test_an_override_replaces_the_axis_in_every_section():
     parsed = grid.override(grid.parse(GOOD, "g"), {"batch": [1, 8], "mode": ["xla"]}, {"blocks": 5})
-    tasks = grid.timed_jobs(parsed)[0].tasks
+    tasks = planning.timed_jobs(parsed)[0].tasks
     assert {(task.case.batch, task.case.mode) for task in tasks} == {(1, "xla"), (8, "xla")}
     assert parsed.time.blocks == 5
 
@@ -129,7 +130,7 @@ THREE = GOOD.replace("[time]", 'backend = ["tensorflow", "jax", "torch"]\n[time]
 
 
 def test_each_backend_has_processes_of_its_own_in_turn_and_its_share_of_the_budget():
-    jobs = grid.timed_jobs(grid.parse(THREE, "g.toml"))
+    jobs = planning.timed_jobs(grid.parse(THREE, "g.toml"))
     names = ["block-0", "block-0-jax", "block-0-torch", "block-1", "block-1-jax", "block-1-torch"]
     assert [job.name for job in jobs[:6]] == names
     assert len(jobs) == 9
@@ -141,8 +142,8 @@ def test_each_backend_has_processes_of_its_own_in_turn_and_its_share_of_the_budg
 
 def test_a_backend_without_any_of_the_modes_is_left_out_and_none_at_all_is_refused():
     two = grid.parse(THREE.replace(', "eager_grad"', ""), "g.toml")
-    assert {job.backend for job in grid.timed_jobs(two)} == {"tensorflow", "jax"}
-    assert {job.time.budget for job in grid.timed_jobs(two)} == {15}
+    assert {job.backend for job in planning.timed_jobs(two)} == {"tensorflow", "jax"}
+    assert {job.time.budget for job in planning.timed_jobs(two)} == {15}
     assert problem(THREE.replace('"tensorflow", "jax", ', "").replace(', "eager_grad"', "")) == (
         "grid g.toml: [forward] mode graph, jit: none that these backends have "
         "(torch has eager, eager_grad, compile, export, predict, train)"
@@ -154,7 +155,7 @@ def test_memory_is_read_in_processes_of_each_backend_and_dtype():
     text = 'name = "m"\nbackend = ["tensorflow", "jax"]\n' + section.replace(
         '["graph", "predict"]', '["eager"]\ndtype = ["float32", "bfloat16"]'
     )
-    jobs = grid.memory_jobs(grid.parse(text, "g.toml"))
+    jobs = planning.memory_jobs(grid.parse(text, "g.toml"))
     found = [{(task.case.backend, task.case.dtype) for task in job.tasks} for job in jobs]
     assert all(len(alike) == 1 for alike in found)
     assert set.union(*found) == {(b, d) for b in ("tensorflow", "jax") for d in ("float32", "bfloat16")}
@@ -167,16 +168,16 @@ def test_a_device_has_processes_of_its_own_and_its_own_kind_of_memory():
     for reading in ("heap", "resident", "device"):
         text += section.replace("[[forward]]", f'[[memory]]\nreading = "{reading}"')
     planned = grid.parse(text, "g.toml")
-    timed = grid.timed_jobs(planned)
+    timed = planning.timed_jobs(planned)
     names = ["block-0", "block-0-gpu", "block-0-jax", "block-0-jax-gpu"]
     assert [job.name for job in timed[:4]] == names
     assert {job.time.budget for job in timed} == {7.5}
-    read = {(task.suite, task.case.device) for job in grid.memory_jobs(planned) for task in job.tasks}
+    read = {(task.suite, task.case.device) for job in planning.memory_jobs(planned) for task in job.tasks}
     assert read == {("memory", "cpu"), ("resident", "cpu"), ("device", "gpu")}
-    for job in [*timed, *grid.memory_jobs(planned)]:
+    for job in [*timed, *planning.memory_jobs(planned)]:
         assert {(task.case.backend, task.case.device) for task in job.tasks} == {job.ground}
     overridden = grid.override(planned, {"device": ["gpu"]}, {})
-    assert {job.device for job in grid.timed_jobs(overridden)} == {"gpu"}
+    assert {job.device for job in planning.timed_jobs(overridden)} == {"gpu"}
 
 
 SHIPPED = sorted((grid.bench_folder() / "grids").glob("*.toml"))
@@ -187,8 +188,8 @@ def test_every_grid_can_be_run_with_each_of_its_backends_alone(path):
     planned, _ = grid.read(path)
     for backend in planned.backend:
         alone = grid.override(planned, {"backend": [backend]}, {})
-        grid.check(alone, grid.anywhere(suites.CATALOGUE), path.name)
-        jobs = [*grid.timed_jobs(alone), *grid.memory_jobs(alone)]
+        checking.check(alone, checking.anywhere(suites.CATALOGUE), path.name)
+        jobs = [*planning.timed_jobs(alone), *planning.memory_jobs(alone)]
         assert {job.backend for job in jobs} == {backend}
 
 
@@ -196,19 +197,19 @@ def test_programs_are_not_kept_where_first_calls_are_what_is_measured():
     growth = '[growth]\nmodel = ["bert_tiny"]\nmode = ["eager"]\nbatch = 1\nlength = 8\ncalls = 3\n'
     text = GOOD.replace("[time]", "[time]\nkeep_programs = true") + growth
     with pytest.raises(UserError, match=r"keep_programs: not with \[growth\], which times the first call"):
-        grid.check(grid.parse(text, "g.toml"), CATALOGUE, "grid g.toml")
+        checking.check(grid.parse(text, "g.toml"), CATALOGUE, "grid g.toml")
 
 
 def test_a_section_may_name_its_devices():
     text = THREE.replace('"tensorflow", "jax", "torch"]', '"tensorflow", "jax"]\ndevice = ["cpu", "gpu"]')
     planned = grid.parse(text.replace("[[forward]]", '[[forward]]\ndevice = ["gpu"]', 1), "g.toml")
-    assert {job.device for job in grid.timed_jobs(planned)} == {"gpu"}
+    assert {job.device for job in planning.timed_jobs(planned)} == {"gpu"}
     overridden = grid.override(planned, {"device": ["cpu"]}, {})
     assert overridden.forward == []
     cpu = grid.parse(THREE.replace("[[forward]]", '[[forward]]\ndevice = ["gpu"]', 1), "g.toml")
     line = r"\[\[forward\]\] device 'gpu': not one of the grid's; did you mean 'cpu'\?"
     with pytest.raises(UserError, match=line):
-        grid.check(cpu, CATALOGUE, "grid g.toml")
+        checking.check(cpu, CATALOGUE, "grid g.toml")
 
 
 POINTS = """
@@ -226,7 +227,7 @@ backend = ["jax"]
 
 
 def test_hidden_states_are_looked_for_in_a_process_for_each_backend_way_and_depth():
-    jobs = grid.memory_jobs(grid.parse(POINTS, "g.toml"))
+    jobs = planning.memory_jobs(grid.parse(POINTS, "g.toml"))
     told = [(job.backend, *{(t.case.strategy, t.case.layers) for t in job.tasks}) for job in jobs]
     assert told == [
         ("tensorflow", ("hidden_states", 2)),
@@ -237,12 +238,12 @@ def test_hidden_states_are_looked_for_in_a_process_for_each_backend_way_and_dept
     ]
     assert [task.case.model for task in jobs[0].tasks] == ["BertBackbone", "ViTBackbone"]
     assert {task.suite for job in jobs for task in job.tasks} == {"points"}
-    assert grid.timed_jobs(grid.parse(POINTS, "g.toml")) == []
+    assert planning.timed_jobs(grid.parse(POINTS, "g.toml")) == []
 
 
 def test_planned_cases_are_unique_and_in_order():
-    jobs = grid.timed_jobs(grid.parse(GOOD, "g.toml"))
-    cases = grid.planned(jobs)
+    jobs = planning.timed_jobs(grid.parse(GOOD, "g.toml"))
+    cases = planning.planned(jobs)
     assert len(cases) == 14  # on_request with points is planned in predict too, and told as skipped
     assert cases[0] == Case(model="minilm", strategy=REFERENCE, mode="graph", batch=2, length=16)
 
@@ -354,7 +355,7 @@ def test_a_wrong_suite_gives_one_clear_line(text, line):
 def test_the_grids_that_are_shipped_are_right(name):
     path = grid.grid_path(name)
     parsed, _ = grid.read(path)
-    grid.check(parsed, CATALOGUE, str(path))
+    checking.check(parsed, CATALOGUE, str(path))
     assert parsed.name == name
 
 

@@ -8,7 +8,8 @@ from hiddencost.errors import UserError
 from hiddencost.forecast import forecast
 from hiddencost.forecast.beyond import beyond
 from hiddencost.forecast.lowering import Shapes, live_bytes
-from hiddencost.grid import Job, Task, Time
+from hiddencost.grid import Time
+from hiddencost.grid.planning import Job, Task
 from hiddencost.memory import heap
 from hiddencost.records import OUTPUT, REFERENCE, Case, Measurement
 

@@ -8,7 +8,8 @@ import msgspec
 import pytest
 
 from hiddencost import backends, growth, lookups, measure, rotation, stats, strategies
-from hiddencost.grid import Fault, Task, Time
+from hiddencost.grid import Time
+from hiddencost.grid.planning import Fault, Task
 from hiddencost.records import REFERENCE, TWIN, Case
 from hiddencost.strategies import Extraction, Strategy
 from hiddencost.suites import Replay

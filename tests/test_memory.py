@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from hiddencost import backends, grid, memory
+from hiddencost.grid import planning
 from hiddencost.records import REFERENCE, SINGLE_BLOCK, Case
 
 MIB = 2**20
@@ -82,11 +83,11 @@ def test_a_child_starts_with_the_allocators_settings_and_the_parent_keeps_its_ow
 
 
 def job(*cases, suite="memory"):
-    return grid.Job(
+    return planning.Job(
         block=100,
         seed=1,
         time=grid.Time(),
-        tasks=tuple(grid.Task(suite=suite, case=case) for case in cases),
+        tasks=tuple(planning.Task(suite=suite, case=case) for case in cases),
     )
 
 

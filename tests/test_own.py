@@ -8,7 +8,7 @@ import pytest
 
 from hiddencost import measure, models, own, rotation, strategies
 from hiddencost.errors import UserError
-from hiddencost.grid import Task
+from hiddencost.grid.planning import Task
 from hiddencost.records import REFERENCE, TWIN, Case
 
 CODE = """

@@ -13,7 +13,8 @@ import pytest
 
 from hiddencost import grid, measure, page, peers, store, suites
 from hiddencost.errors import UserError
-from hiddencost.grid import Meeting, Time
+from hiddencost.grid import Time, checking, planning
+from hiddencost.grid.planning import Meeting
 from hiddencost.page.together import best_ways, together
 from hiddencost.records import OUTPUT, REFERENCE, TOGETHER, TWIN, Case, Header, Measurement, Run
 from hiddencost.stats import Table
@@ -75,7 +76,7 @@ def test_points_of_a_peer_are_selected_by_name_though_their_tensors_have_no_hash
 
 def test_each_backend_is_planned_with_its_own_ways_and_all_share_their_blocks():
     planned, _ = grid.read(grid.grid_path("peers"))
-    jobs = grid.timed_jobs(planned)
+    jobs = planning.timed_jobs(planned)
     assert {job.together for job in jobs} == {True}
     assert [job.backend for job in jobs if job.block == 0] == planned.backend
     ways = {job.backend: {task.case.strategy for task in job.tasks} for job in jobs}
@@ -99,12 +100,12 @@ batch = [1]
 length = [8]
 dtype = ["float32", "mixed_bfloat16"]
 """
-    jobs = grid.timed_jobs(grid.parse(text, "x.toml"))
+    jobs = planning.timed_jobs(grid.parse(text, "x.toml"))
     by_turns = grid.parse(text.replace("[[forward]]", "together = true\n[[forward]]"), "x.toml")
     with pytest.raises(
         UserError, match=r"dtype float32, mixed_bfloat16: a policy of Keras, which transformers"
     ):
-        grid.check(by_turns, grid.anywhere(suites.CATALOGUE), "x.toml")
+        checking.check(by_turns, checking.anywhere(suites.CATALOGUE), "x.toml")
     dtypes = {job.backend: {task.case.dtype for task in job.tasks} for job in jobs}
     assert dtypes == {"jax": {"float32", "mixed_bfloat16"}, "transformers": {"float32"}}
 
@@ -141,7 +142,7 @@ def test_what_no_peer_can_do_is_one_line(text, message):
     from hiddencost.suites import CATALOGUE
 
     with pytest.raises(UserError) as caught:
-        grid.check(planned, grid.anywhere(CATALOGUE), "x.toml")
+        checking.check(planned, checking.anywhere(CATALOGUE), "x.toml")
     assert str(caught.value) == f"x.toml: {message}"
 
 

@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from hiddencost import grid, store
+from hiddencost.grid import planning
 from hiddencost.models import minilm_folder
 from hiddencost.records import METRICS, REFERENCE, TWIN
 from hiddencost.rotation import CONTROL_CALLS
@@ -38,8 +39,8 @@ def smoke(tmp_path_factory):
 def test_every_planned_case_is_measured_and_none_failed(smoke):
     run = store.read(smoke[0])
     parsed, _ = grid.read(grid.grid_path("smoke"))
-    jobs = [*grid.timed_jobs(parsed), *grid.memory_jobs(parsed)]
-    assert run.header.planned == grid.planned(jobs)
+    jobs = [*planning.timed_jobs(parsed), *planning.memory_jobs(parsed)]
+    assert run.header.planned == planning.planned(jobs)
     assert {m.case for m in run.measurements} >= set(run.header.planned)
     assert [m for m in run.measurements if m.state not in ("ok", "skipped")] == []
     assert run.ending.how == "complete"

@@ -16,6 +16,7 @@ import pytest
 
 from hiddencost import grid, store, suites, supervise
 from hiddencost.doing import Doing
+from hiddencost.grid import planning
 from hiddencost.records import (
     OVER_BUDGET,
     REFERENCE,
@@ -45,10 +46,10 @@ WAY = CASE.with_(strategy="functional_submodel", points="all")
 
 def job(block=0, optional=True, **time):
     tasks = tuple(
-        grid.Task(suite="forward", case=case, seconds=0.05, optional=optional)
+        planning.Task(suite="forward", case=case, seconds=0.05, optional=optional)
         for case in (CASE, CASE.with_(strategy=TWIN), WAY)
     )
-    return grid.Job(block=block, seed=1, time=grid.Time(**time), tasks=tasks)
+    return planning.Job(block=block, seed=1, time=grid.Time(**time), tasks=tasks)
 
 
 class Counted:
@@ -147,8 +148,11 @@ def supervised(tmp_path, monkeypatch, tasks, timeout=60.0, suite="forward", kill
     cases = [CASE, CASE.with_(strategy=TWIN), *(CASE.with_(strategy=name, points="all") for name in tasks)]
     if suite == "lookup":
         cases = [Case(model="lookup", strategy=name, layers=12, position=3) for name in tasks]
-    planned = grid.Job(
-        block=0, seed=1, time=grid.Time(), tasks=tuple(grid.Task(suite=suite, case=case) for case in cases)
+    planned = planning.Job(
+        block=0,
+        seed=1,
+        time=grid.Time(),
+        tasks=tuple(planning.Task(suite=suite, case=case) for case in cases),
     )
     writer = store.Writer(tmp_path / "run", HEADER)
     assert Supervisor(writer, Counted(), case_timeout=timeout).run([planned], []) == "complete"
@@ -221,7 +225,13 @@ def test_workers_share_a_folder_for_programs_where_the_grid_keeps_them(tmp_path,
 
 
 def test_a_worker_loads_no_plugin_of_pytest_but_the_one_that_the_suites_need(tmp_path):
-    asked = [*supervise.ALONE, "--collect-only", "--trace-config", f"--rootdir={tmp_path}", str(tmp_path)]
+    asked = [
+        *supervise.PYTEST_OPTIONS,
+        "--collect-only",
+        "--trace-config",
+        f"--rootdir={tmp_path}",
+        str(tmp_path),
+    ]
     caller = {**os.environ, "PYTEST_ADDOPTS": "--no-such-option"}
     told = subprocess.run(
         [sys.executable, "-m", "pytest", *asked],
@@ -318,8 +328,8 @@ def test_one_reading_torn_by_the_workers_writing_is_no_time_out(monkeypatch):
 
 def jobs_of(blocks=2):
     lookups = [Case(model="lookup", strategy=name, layers=12, position=3) for name in ("a", "b")]
-    tasks = (*job().tasks, *(grid.Task(suite="lookup", case=case) for case in lookups))
-    return [grid.Job(block=block, seed=1, time=grid.Time(), tasks=tasks) for block in range(blocks)]
+    tasks = (*job().tasks, *(planning.Task(suite="lookup", case=case) for case in lookups))
+    return [planning.Job(block=block, seed=1, time=grid.Time(), tasks=tasks) for block in range(blocks)]
 
 
 def test_what_remains_are_tasks_without_a_record_and_whole_groups():

@@ -37,6 +37,7 @@ from scipy.stats import binomtest
 from hiddencost import environment, grid, trees
 from hiddencost.cli.gate import decide
 from hiddencost.gate.outcome import REGRESSIONS
+from hiddencost.grid import planning
 
 SLOWED = "always_return_all"
 PLAIN = Path(__file__).parent / "plain"
@@ -138,7 +139,7 @@ def decided(trial, folder):
         small.forward.clear()
     else:
         small.memory.clear()
-    fault = grid.Fault(strategy=SLOWED, slower=trial.slower, states=trial.states)
+    fault = planning.Fault(strategy=SLOWED, slower=trial.slower, states=trial.states)
     sides = trees.current(), trees.current()
     began, (machine, own) = time.perf_counter(), cpu_seconds()
     with load(trial.load), redirect_stdout(StringIO()):

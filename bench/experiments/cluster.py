@@ -19,6 +19,7 @@ import psutil
 from hiddencost import environment, grid, keeping, stats, store
 from hiddencost.cluster import Cluster, connect
 from hiddencost.formatting import percent, piped, quantity
+from hiddencost.grid import planning
 from hiddencost.records import REFERENCE, TWIN, Case, Environment
 from hiddencost.supervise import Supervisor, Untold
 
@@ -34,14 +35,14 @@ def planned():
     """Blocks that take the fake worker TASKS * TASK_SECONDS each, besides its start."""
     ways = (REFERENCE, TWIN, *(f"way_{number}" for number in range(TASKS - 2)))
     tasks = tuple(
-        grid.Task(suite="forward", case=Case(model="fake", strategy=way, batch=1, length=8), seconds=1.0)
+        planning.Task(suite="forward", case=Case(model="fake", strategy=way, batch=1, length=8), seconds=1.0)
         for way in ways
     )
-    return [grid.Job(block=block, seed=1, time=grid.Time(), tasks=tasks) for block in range(BLOCKS)]
+    return [planning.Job(block=block, seed=1, time=grid.Time(), tasks=tasks) for block in range(BLOCKS)]
 
 
 def header(timed):
-    return keeping.header("cluster", "make bench-cluster", 1, grid.planned(timed))
+    return keeping.header("cluster", "make bench-cluster", 1, planning.planned(timed))
 
 
 def cpu_seconds():
@@ -115,7 +116,7 @@ def scaling():
 def alike():
     """(case, its ratio to the reference without a cluster, and on a node), of the grid `noise`."""
     plan, _ = grid.read(grid.grid_path(NOISE))
-    timed = grid.timed_jobs(plan)
+    timed = planning.timed_jobs(plan)
     tables = []
     with tempfile.TemporaryDirectory() as folder:
         writer = store.Writer(Path(folder) / "alone", header(timed))

@@ -23,6 +23,7 @@ import msgspec
 
 from hiddencost import environment, grid, store
 from hiddencost.formatting import piped, quantity
+from hiddencost.grid import checking, planning
 from hiddencost.records import REFERENCE, ROUNDS_WANTED, TWIN, Case, Measurement
 from hiddencost.suites import CATALOGUE
 
@@ -91,13 +92,13 @@ def written_grid(folder, count):
             f"batch = {list(BATCHES)}\nlength = {list(range(SHORTEST, SHORTEST + lengths))}\n"
         )
         if lengths == 1:
-            each = len(grid.planned(grid.timed_jobs(grid.parse(text, "large"))))
+            each = len(planning.planned(planning.timed_jobs(grid.parse(text, "large"))))
         if lengths * each >= count:
             break
     path.write_text(text)
     plan, _ = grid.read(path)
-    grid.check(plan, CATALOGUE, "large")
-    return path, len(grid.planned(grid.timed_jobs(plan)))
+    checking.check(plan, CATALOGUE, "large")
+    return path, len(planning.planned(planning.timed_jobs(plan)))
 
 
 def measured(folder, count):

@@ -25,7 +25,7 @@ import msgspec
 from hiddencost import environment
 from hiddencost.columns import columns_of
 from hiddencost.errors import UserError
-from hiddencost.grid import Job
+from hiddencost.grid.planning import Job
 from hiddencost.records import OVER_BUDGET, Environment, Line, Measurement, Run, State
 from hiddencost.store import encode
 from hiddencost.supervise import (

@@ -19,7 +19,8 @@ import numpy as np
 from hiddencost import backends, own, peers, strategies
 from hiddencost.errors import UserError
 from hiddencost.graph import flat_inputs
-from hiddencost.grid import SAME_WEIGHTS, Fault, Meeting, Time
+from hiddencost.grid import Time
+from hiddencost.grid.planning import SAME_WEIGHTS, Fault, Meeting
 from hiddencost.models import LoadedModel, stack_of
 from hiddencost.plan import Plan, Wanted
 from hiddencost.points import HiddenStates, Point, hidden_states

@@ -26,7 +26,7 @@ import numpy as np
 
 from hiddencost import backends, environment, measure, peers
 from hiddencost.chain import start, steps_to
-from hiddencost.grid import Job
+from hiddencost.grid.planning import Job
 from hiddencost.models import find
 from hiddencost.records import REFERENCE, SINGLE_BLOCK, Case, Environment, Measurement, State
 

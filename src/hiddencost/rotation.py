@@ -17,7 +17,8 @@ import msgspec
 import numpy as np
 
 from hiddencost import backends, peers, stats
-from hiddencost.grid import COMPILED_MODES, Fault, Task, Time
+from hiddencost.grid import COMPILED_MODES, Time
+from hiddencost.grid.planning import Fault, Task
 from hiddencost.measure import (
     Process,
     WrongValuesError,

@@ -40,7 +40,9 @@ from hiddencost import (
 )
 from hiddencost.doing import START_ANEW, Doing, end_with
 from hiddencost.errors import UserError
-from hiddencost.grid import METRIC_OF_SUITE, ROTATED, Catalogue, Job, Task
+from hiddencost.grid import checking, planning
+from hiddencost.grid.checking import Catalogue
+from hiddencost.grid.planning import METRIC_OF_SUITE, ROTATED, Job, Task
 from hiddencost.records import OVER_BUDGET, REFERENCE, TWIN, Case, Environment, Measurement
 from hiddencost.turns import Turns
 
@@ -255,8 +257,8 @@ def _jobs(config: pytest.Config) -> list[Job]:
         return msgspec.json.decode(Path(path).read_bytes(), type=list[Job])
     source = grid.grid_path(config.getoption("--grid"))
     planned, _ = grid.read(source)
-    grid.check(planned, CATALOGUE, f"grid {source}")
-    return [*grid.timed_jobs(planned)[:1], *grid.memory_jobs(planned)]
+    checking.check(planned, CATALOGUE, f"grid {source}")
+    return [*planning.timed_jobs(planned)[:1], *planning.memory_jobs(planned)]
 
 
 def _turns(config: pytest.Config) -> Turns | None:

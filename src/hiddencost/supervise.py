@@ -29,7 +29,8 @@ from hiddencost import backends
 from hiddencost.columns import columns_of
 from hiddencost.doing import START_ANEW, Doing
 from hiddencost.errors import UserError
-from hiddencost.grid import METRIC_OF_SUITE, ROTATED, Fault, Job, Meeting, bench_folder
+from hiddencost.grid import bench_folder
+from hiddencost.grid.planning import METRIC_OF_SUITE, ROTATED, Fault, Job, Meeting
 from hiddencost.keeping import now
 from hiddencost.nursery import Forked, Nursery, worker_environment
 from hiddencost.records import (
@@ -52,7 +53,7 @@ LEAST_SCALE, MOST_SCALE = 0.3, 10.0
 """How far a budget may shorten or lengthen the rotations that the grid plans. Shorter ones save little:
 what takes time then is tracing, and the groups that need it for their fewest rounds anyway."""
 PYTEST_USAGE_ERROR = 4
-ALONE = ("-q", "-p", "pytest_benchmark.plugin", "-p", "no:unraisableexception", "--assert=plain")
+PYTEST_OPTIONS = ("-q", "-p", "pytest_benchmark.plugin", "-p", "no:unraisableexception", "--assert=plain")
 """How a process runs pytest: with the one plugin that the suites need (worker_environment keeps those that
 happen to be installed away), and without what only tests want. Hypothesis's plugin, the rewriting of
 assertions and the collection of garbage at the end took a quarter of the time that a block takes to get ready
@@ -290,7 +291,12 @@ class Supervisor:
         jobs_file.write_bytes(msgspec.json.encode(jobs))
         (folder / "pytest-benchmark").mkdir(exist_ok=True)
         suites = {str(self.bench / f"test_{task.suite}.py") for job in jobs for task in job.tasks}
-        arguments = [*ALONE, f"--rootdir={self.bench}", f"-c={self.bench / 'pytest.ini'}", *sorted(suites)]
+        arguments = [
+            *PYTEST_OPTIONS,
+            f"--rootdir={self.bench}",
+            f"-c={self.bench / 'pytest.ini'}",
+            *sorted(suites),
+        ]
         arguments += [f"--jobs={jobs_file}", f"--doing={folder / 'logs' / name}.doing"]
         arguments += [f"--benchmark-storage=file://{folder / 'pytest-benchmark'}"]  # not in the user's folder
         arguments += [f"--benchmark-json={folder / 'pytest-benchmark' / name}.json", *self.pytest_arguments]

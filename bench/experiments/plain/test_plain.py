@@ -9,10 +9,11 @@ import time
 import pytest
 
 from hiddencost import backends, grid, measure, rotation
+from hiddencost.grid import planning
 
 SLOWED = "always_return_all"
 PLANNED, _ = grid.read(grid.grid_path("calibrate"))
-TASKS = [task for task in grid.timed_jobs(PLANNED)[0].tasks if task.case.strategy != "reference_again"]
+TASKS = [task for task in planning.timed_jobs(PLANNED)[0].tasks if task.case.strategy != "reference_again"]
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +28,7 @@ def test_plain(task, process, benchmark, request):
     placed = backends.place(process.inputs(case), case.mode, case.batch)
     _, run, _ = process.compiled(case)
     share = request.config.getoption("--hiddencost-slower") if case.strategy == SLOWED else 0.0
-    fault = grid.Fault(strategy=case.strategy, slower=share)
+    fault = planning.Fault(strategy=case.strategy, slower=share)
 
     def call():
         began = time.perf_counter_ns()

@@ -27,6 +27,7 @@ from hiddencost.cli.measuring import (
 )
 from hiddencost.cli.showing import show
 from hiddencost.errors import UserError
+from hiddencost.grid import checking, planning
 from hiddencost.kinds import by_kind
 from hiddencost.records import TWIN, Run
 from hiddencost.supervise import CASE_TIMEOUT
@@ -173,16 +174,16 @@ def run(
     source = grid.grid_path(grid_name)
     planned, text = grid.read(source)
     axes = {
-        name: overrides[name] for name in ("backend", "device", *grid.AXES) if overrides[name] is not None
+        name: overrides[name] for name in ("backend", "device", *checking.AXES) if overrides[name] is not None
     }
     names = ("blocks", "precision", "seconds", "budget", "threads")
     time = {name: overrides[name] for name in names if overrides[name] is not None}
     replaced = "backend" in axes or "device" in axes
-    catalogue = CATALOGUE if executor == "local" else grid.any_device(CATALOGUE)  # nodes have their own
-    grid.check(planned, grid.anywhere(CATALOGUE) if replaced else catalogue, f"grid {source}")
+    catalogue = CATALOGUE if executor == "local" else checking.any_device(CATALOGUE)  # nodes have their own
+    checking.check(planned, checking.anywhere(CATALOGUE) if replaced else catalogue, f"grid {source}")
     planned = grid.override(planned, axes, time)
-    grid.check(planned, catalogue, "command line")
-    timed, memory = grid.timed_jobs(planned), grid.memory_jobs(planned)
+    checking.check(planned, catalogue, "command line")
+    timed, memory = planning.timed_jobs(planned), planning.memory_jobs(planned)
     if not timed and not memory:
         raise UserError(f"grid {source}: plans no case: give it a [[forward]] or a [[memory]] section")
     folder = out or REPORTS / "runs" / f"{datetime.now(UTC):%Y-%m-%d-%H%M%S}-{planned.name}"
@@ -248,7 +249,7 @@ def _go_on(
         changes.append(f"hiddencost's commit was {found.header.git_commit} and is {git_commit()}")
     if changes:
         raise UserError(f"{folder}: cannot be resumed: {'; '.join(changes)}. Start a new run")
-    every = grid.timed_jobs(planned), grid.memory_jobs(planned)
+    every = planning.timed_jobs(planned), planning.memory_jobs(planned)
     timed, memory = (remaining(jobs, found) for jobs in every)
     if not timed and not memory:
         click.echo(f"{folder}: nothing is missing")
@@ -352,8 +353,8 @@ def _noise_floor(folder: Path) -> None:
 
     source = grid.grid_path("noise")
     planned, text = grid.read(source)
-    grid.check(planned, CATALOGUE, f"grid {source}")
-    timed = grid.timed_jobs(planned)
+    checking.check(planned, CATALOGUE, f"grid {source}")
+    timed = planning.timed_jobs(planned)
     click.echo("\nThe plain forward pass against itself:")
     measured(folder, planned, text, timed, ())
     run = store.read(folder)

@@ -19,6 +19,7 @@ from hiddencost.errors import NotComparableError, UserError
 from hiddencost.gate import Outcome
 from hiddencost.gate.baseline import changed_versions
 from hiddencost.gate.outcome import NOT_COMPARABLE
+from hiddencost.grid import checking, planning
 from hiddencost.records import TWIN, Change, Environment
 
 if TYPE_CHECKING:
@@ -141,21 +142,23 @@ def _with_baseline(
         return gating.against_baseline(known, found, thresholds, gating.SURE), changed_versions(known, found)
     folder = _folder(out)
 
-    def measure(into: Path, timed: Sequence[grid.Job], memory: Sequence[grid.Job]) -> None:
+    def measure(into: Path, timed: Sequence[planning.Job], memory: Sequence[planning.Job]) -> None:
         measured(into, planned, "", timed, memory)
 
     def judge(where: Path, alpha: float, part: bool) -> Sequence[Change]:
         return gating.against_baseline(known, store.read(where), thresholds, alpha, part)
 
-    changes = _judged_twice(folder, grid.timed_jobs(planned), grid.memory_jobs(planned), measure, judge)
+    changes = _judged_twice(
+        folder, planning.timed_jobs(planned), planning.memory_jobs(planned), measure, judge
+    )
     return changes, changed_versions(known, store.read(folder))
 
 
 def _judged_twice(
     folder: Path,
-    timed: Sequence[grid.Job],
-    memory: Sequence[grid.Job],
-    measure: Callable[[Path, Sequence[grid.Job], Sequence[grid.Job]], None],
+    timed: Sequence[planning.Job],
+    memory: Sequence[planning.Job],
+    measure: Callable[[Path, Sequence[planning.Job], Sequence[planning.Job]], None],
     judge: Callable[[Path, float, bool], Sequence[Change]],
 ) -> Sequence[Change]:
     """What `judge` says of what `measure` measures in the folder; what is suspected there is measured again,
@@ -169,7 +172,7 @@ def _judged_twice(
         return changes
     click.echo(f"{len(suspected)} suspected: measured again")
     again = folder / "again"
-    measure(again, grid.only(timed, suspected), grid.only(memory, suspected))
+    measure(again, planning.only(timed, suspected), planning.only(memory, suspected))
     return gating.confirmed(changes, judge(again, gating.SURE, True))
 
 
@@ -181,7 +184,7 @@ def _side_by_side(
 
     source = grid.grid_path(grid_name)
     planned, text = grid.read(source)
-    grid.check(planned, CATALOGUE, f"grid {source}")
+    checking.check(planned, CATALOGUE, f"grid {source}")
     sides = trees.other(against, REPORTS / "trees"), trees.current()
     changes = decide(sides, planned, text, folder, _thresholds(planned, threshold))
     before, after = (store.read(folder / name).environments[:1] for name in ("before", "after"))
@@ -203,16 +206,16 @@ def decide(
     text: str,
     folder: Path,
     thresholds: Mapping[str, float],
-    fault: grid.Fault | None = None,
+    fault: planning.Fault | None = None,
 ) -> Sequence[Change]:
     """One decision: both sides measured in turns, what is suspected measured again. fault: what the side
     after is made worse by, to measure the gate itself."""
     timed = [
         msgspec.structs.replace(job, tasks=tuple(task for task in job.tasks if task.case.strategy != TWIN))
-        for job in grid.timed_jobs(planned)
+        for job in planning.timed_jobs(planned)
     ]
 
-    def measure(into: Path, timed: Sequence[grid.Job], memory: Sequence[grid.Job]) -> None:
+    def measure(into: Path, timed: Sequence[planning.Job], memory: Sequence[planning.Job]) -> None:
         _run_sides(sides, planned, text, into, timed, memory, fault)
 
     def judge(where: Path, alpha: float, part: bool) -> Sequence[Change]:
@@ -220,7 +223,7 @@ def decide(
             store.read(where / "before"), store.read(where / "after"), thresholds, alpha
         )
 
-    return _judged_twice(folder, timed, grid.memory_jobs(planned), measure, judge)
+    return _judged_twice(folder, timed, planning.memory_jobs(planned), measure, judge)
 
 
 def _run_sides(
@@ -228,9 +231,9 @@ def _run_sides(
     planned: grid.Grid,
     text: str,
     folder: Path,
-    timed: Sequence[grid.Job],
-    memory: Sequence[grid.Job],
-    fault: grid.Fault | None,
+    timed: Sequence[planning.Job],
+    memory: Sequence[planning.Job],
+    fault: planning.Fault | None,
 ) -> None:
     from hiddencost import backends
     from hiddencost.nursery import Nursery

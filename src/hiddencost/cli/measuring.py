@@ -17,16 +17,17 @@ import msgspec
 from hiddencost import grid, keeping, store
 from hiddencost.columns import columns_of
 from hiddencost.errors import UserError
+from hiddencost.grid import planning
 from hiddencost.records import Header, Run
 from hiddencost.supervise import CASE_TIMEOUT
 
 REPORTS = Path("reports")
 
 
-def header(planned: grid.Grid, text: str, jobs: Sequence[grid.Job]) -> Header:
+def header(planned: grid.Grid, text: str, jobs: Sequence[planning.Job]) -> Header:
     command = shlex.join(["hiddencost", *sys.argv[1:]])
     plan = msgspec.json.encode(planned).decode()
-    return keeping.header(planned.name, command, planned.seed, grid.planned(jobs), grid=text, plan=plan)
+    return keeping.header(planned.name, command, planned.seed, planning.planned(jobs), grid=text, plan=plan)
 
 
 def share(context: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
@@ -48,7 +49,7 @@ def refuse_nothing(run: Run, folder: Path) -> None:
         raise UserError(f"nothing was measured ({folder}): {reasons.most_common(1)[0][0]}")
 
 
-def warn(timed: Sequence[grid.Job]) -> None:
+def warn(timed: Sequence[planning.Job]) -> None:
     """Tells once what makes the timings of these jobs unreliable here."""
     from hiddencost import environment
 
@@ -58,8 +59,8 @@ def warn(timed: Sequence[grid.Job]) -> None:
 
 def supervised(
     writer: store.Writer,
-    timed: Sequence[grid.Job],
-    memory: Sequence[grid.Job],
+    timed: Sequence[planning.Job],
+    memory: Sequence[planning.Job],
     pytest_arguments: Sequence[str],
     case_timeout: float = CASE_TIMEOUT,
     ray: Any = None,
@@ -81,7 +82,7 @@ def supervised(
 
 
 def measured(
-    folder: Path, planned: grid.Grid, text: str, timed: Sequence[grid.Job], memory: Sequence[grid.Job]
+    folder: Path, planned: grid.Grid, text: str, timed: Sequence[planning.Job], memory: Sequence[planning.Job]
 ) -> None:
     """A run of these jobs in the folder. Ends the command where it is interrupted."""
     writer = store.Writer(folder, header(planned, text, [*timed, *memory]))

@@ -19,6 +19,7 @@ from hiddencost.gate.judging import Evidence, judge
 from hiddencost.gate.lookups import SLOPE_RATIO, SLOPED, slope_ratios
 from hiddencost.gate.missing import GONE, Reasons, failed, missing, reasons
 from hiddencost.gate.sides import exact
+from hiddencost.grid import planning
 from hiddencost.kinds import by_kind
 from hiddencost.records import REFERENCE, SCHEMA_VERSION, TWIN, Case, Change, Environment, Run
 from hiddencost.stats import Table
@@ -173,7 +174,7 @@ def _differences(baseline: Baseline, run: Run, part: bool) -> Iterator[str]:
 def _cases(plan: str) -> frozenset[Case]:
     """What a grid as JSON plans. Raises ValueError where it is none."""
     planned = msgspec.json.decode(plan, type=grid.Grid)
-    return frozenset(grid.planned([*grid.timed_jobs(planned), *grid.memory_jobs(planned)]))
+    return frozenset(planning.planned([*planning.timed_jobs(planned), *planning.memory_jobs(planned)]))
 
 
 def changed_versions(baseline: Baseline, run: Run) -> list[str]:
