@@ -40,6 +40,10 @@ slow, and memray counts what is asked for whatever the allocator keeps, so the h
 SAMPLE_SECONDS = 0.005
 WARM_CALLS = 2
 """What Keras and Python cache, they cache in the first two calls of a process."""
+AHEAD_CALLS = 5
+"""Eager calls of which the lowest peak is told where Python runs ahead of the work. How far is a matter of
+chance: on JAX five of 35 calls held 1 to 2 MiB more than the others, which held the same (minilm 4x128), and
+more of them do beside other work. JAX_CPU_ENABLE_ASYNC_DISPATCH=false makes them fewer, not none."""
 _T = TypeVar("_T")
 
 
@@ -239,12 +243,21 @@ def _single_block(case: Case, warm: Case) -> tuple[Callable[[], Any], backends.C
     run = backends.Compiled(lambda *given: step.alone(given), case.mode, loaded.model)
     run(*values_at(warm))
     given = tuple(values_at(case))
+    backends.synchronize(given)  # what makes them is not to be counted
     return lambda: run(*given), run, given
 
 
 def child_peak_heap(case: Case) -> list[Measurement]:
     """Peak heap over one call at the real shape, and the bytes returned."""
-    return _peak(case, "peak_heap_bytes", peak_heap)
+    ahead = case.mode == "eager" and backends.current().runs_ahead
+    return _peak(case, "peak_heap_bytes", _least_ahead if ahead else peak_heap)
+
+
+def _least_ahead(call: Callable[[], Any]) -> tuple[int, Any]:
+    """The lowest peak of several calls, and the result of one."""
+    others = [peak_heap(call)[0] for _ in range(AHEAD_CALLS - 1)]
+    peak, result = peak_heap(call)
+    return min(peak, *others), result
 
 
 def child_peak_device(case: Case) -> list[Measurement]:
@@ -258,8 +271,8 @@ def _peak(
     call, run, given = _prepared(case, _warm(case))
     told, result = peak_of(call)
     analysis = run.analysis(*given)
-    peak = _planned_bytes(analysis) if told is None else told
     process = _state.process
+    peak = _planned_bytes(analysis) if told is None else told
     output = backends.returned_bytes(result)
     found = [
         process.measurement(case, metric, [peak]),

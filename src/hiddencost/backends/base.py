@@ -13,7 +13,8 @@ class Backend(ABC):
     """A backend of Keras, or a peer that takes its place. name: as its package is called. framework: as
     KERAS_BACKEND is. extra: what installs it. packages: what is imported, in order. predicts_in: the mode in
     which Keras's `predict` runs a model. compiles_operations: an eager call compiles each operation at its
-    first call with a shape."""
+    first call with a shape. runs_ahead: an eager call hands its operations to another thread, and holds what
+    they need for as long as that one is behind."""
 
     name: str
     framework: str
@@ -21,6 +22,7 @@ class Backend(ABC):
     packages: tuple[str, ...]
     predicts_in: str
     compiles_operations = False
+    runs_ahead = False
     device = "cpu"
 
     def settings(self, threads: int, device: str) -> dict[str, str]:

@@ -35,7 +35,7 @@ class Jax(Backend):
     name = framework = extra = "jax"
     packages = ("jax", "keras", "keras_hub")
     predicts_in = "jit"
-    compiles_operations = True
+    compiles_operations = runs_ahead = True
 
     def settings(self, threads: int, device: str) -> dict[str, str]:
         """XLA's pool for a CPU has as many threads as PJRT_NPROC says when JAX starts."""
