@@ -415,7 +415,7 @@ def test_a_model_that_does_not_run_here_is_told_in_one_line(monkeypatch, error):
         beyond.beyond("llama3_8b", "float32", 32, 4096)
 
 
-def test_what_is_taken_beyond_the_plan_is_a_line_through_two_and_five_blocks(monkeypatch):
+def test_what_is_taken_beyond_the_plan_is_a_line_through_two_and_five_blocks_checked_by_three(monkeypatch):
     class Ready:
         def __init__(self, settings):
             pass
@@ -423,14 +423,23 @@ def test_what_is_taken_beyond_the_plan_is_a_line_through_two_and_five_blocks(mon
         __enter__, __exit__ = (lambda self: self), (lambda self, *error: None)
 
         def call(self, function, name, dtype, blocks, rows, length):
-            return {2: 7.0, 5: more}[blocks]
+            return taken[blocks], 1000.0
 
     monkeypatch.setattr(beyond, "Child", Ready)
-    more = 8.5
+    taken = {2: 7.0, 5: 8.5, 3: 7.5}
     found = beyond.beyond("bert_tiny", "float32", 1, 8)
-    assert (found.at_none, found.each, found.at(12)) == (6.0, 0.5, 12.0)
-    more = 6.9  # never less than the plan of many blocks
+    assert (found.at_none, found.each, found.at(12), found.missed) == (6.0, 0.5, 12.0, 0.0)
+    taken = {2: 7.0, 5: 6.9, 3: 7.0}  # never less than the plan of many blocks
     assert beyond.beyond("bert_tiny", "float32", 1, 8).at(80) == 7.0
+    taken = {2: 7.0, 5: 8.5, 3: 12.4}
+    assert beyond.beyond("bert_tiny", "float32", 1, 8).missed == pytest.approx(0.0049)
+    taken = {2: 7.0, 5: 8.5, 3: 1.5}
+    told = (
+        "--measure: 3 blocks of bert_tiny at 1 x 8 take 0.6% more or less than 2 and 5 blocks tell, "
+        "so that nothing follows for all: leave it out"
+    )
+    with pytest.raises(UserError, match=f"^{told}$"):
+        beyond.beyond("bert_tiny", "float32", 1, 8)
 
 
 def test_blocks_take_no_time_of_their_own_where_all_calls_have_as_many():
@@ -449,8 +458,11 @@ def test_with_measure_what_is_wrong_is_told_before_blocks_are_run_and_then_they_
     assert refused(*measure, "embeddings") == (
         "points 'embeddings': no block runs for these: their payload is all there is"
     )
-    monkeypatch.setattr(beyond, "beyond", lambda *given: Line(100 * MIB, 0.0))
+    monkeypatch.setattr(beyond, "beyond", lambda *given: Line(100 * MIB, 0.0, 0.0012))
     told = call(*measure, "middle").output
     assert "124.0 MiB" in told.splitlines()[2]  # 24 without
     assert "+0.40 %, 2.0 %" in told.splitlines()[2]
-    assert "what 2 and 5 blocks took beyond theirs" in told
+    ran = (
+        "what 2 and 5 blocks took beyond theirs when they were run here, a line that misses 3 blocks by 0.12%"
+    )
+    assert f"{ran} of their peak. " in told

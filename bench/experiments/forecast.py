@@ -4,14 +4,17 @@
 
 Every peak that the committed reference runs measured on JAX, of a way that is forecast, beside its forecast:
 the peak heap of a CPU, and what XLA planned on a GPU. Then models that no machine here holds. Writes
-FOLDER/forecast.md and its plot, and what the package ships of it (src/hiddencost/data).
+FOLDER/forecast.md and its plot, what the package ships of it (src/hiddencost/data), and FOLDER/forecast.json:
+what JAX and Keras told of the models, from which a test makes the same forecasts without them.
 """
 
 import argparse
 import math
 from collections import defaultdict
+from functools import cache
 from pathlib import Path
 from statistics import median
+from types import SimpleNamespace
 
 import msgspec
 
@@ -19,9 +22,9 @@ import hiddencost
 from hiddencost import backends, store
 from hiddencost.claims import table_of
 from hiddencost.errors import UserError
-from hiddencost.forecast import CHECKED, DEPTHS, covers, forecast
-from hiddencost.forecast.beyond import RUN
-from hiddencost.forecast.lowering import Shapes
+from hiddencost.forecast import CHECKED, DEPTHS, Line, covers, forecast
+from hiddencost.forecast.beyond import RUN, beyond
+from hiddencost.forecast.lowering import Program, Shapes
 from hiddencost.forecast.pace import FEWEST, pace, timed
 from hiddencost.forecast.shapes import DEVICES
 from hiddencost.forecast.works import Works
@@ -34,7 +37,7 @@ from hiddencost.plots.style import save
 
 REPORTS = Path(__file__).parents[2] / "reports"
 TIMED = ("reference", "reference-backends", "reference-peers")
-RUNS = ("reference-backends", "reference-freed", "reference-peers", "reference-gpu")
+RUNS = ("reference-backends", "reference-ways", "reference-freed", "reference-peers", "reference-gpu")
 WHAT = {"compiled_temp_bytes": WORK, "peak_heap_bytes": HEAP, "peak_device_bytes": DEVICE}
 METRICS = tuple(WHAT)
 LARGE = (
@@ -44,15 +47,79 @@ LARGE = (
 DTYPE, READ = "bfloat16", "last_four"
 
 
+class Noted:
+    """What is told of models, noted in a dict of texts and numbers as it is asked for; what stands there is
+    not asked again."""
+
+    def __init__(self, notes, shapes=Shapes, taken=beyond):
+        self.notes, self._shapes, self._taken = notes, shapes, taken
+
+    def works(self):
+        return Works(self.shapes, self.beyond)
+
+    def ask(self, make, *key):
+        """What is noted under a key, or what make returns now. A UserError is noted too, and raised again."""
+        name = " ".join(map(str, key))
+        if name not in self.notes:
+            try:
+                self.notes[name] = msgspec.to_builtins(make())
+            except UserError as error:
+                self.notes[name] = {"refused": str(error)}
+        found = self.notes[name]
+        if isinstance(found, dict) and "refused" in found:
+            raise UserError(found["refused"])
+        return found
+
+    def beyond(self, *key):
+        return Line(**self.ask(lambda: self._taken(*key), "beyond", *key))
+
+    def shapes(self, name, dtype, fused):
+        return NotedShapes(self, name, dtype, fused)
+
+
+class NotedShapes:
+    """What a forecast asks of `Shapes`."""
+
+    def __init__(self, noted, *which):
+        self._noted, self._which, self.name = noted, which, which[0]
+        self._shapes = cache(lambda: noted._shapes(*which))
+        self.weights_bytes = self._ask("weights_bytes", lambda shapes: shapes.weights_bytes)
+
+    def _ask(self, what, tell, *key):
+        return self._noted.ask(lambda: tell(self._shapes()), *self._which, what, *key)
+
+    def of(self):
+        return None, SimpleNamespace(blocks=range(self._ask("blocks", lambda s: len(s.of()[1].blocks))))
+
+    def selected(self, selection):
+        points = self._ask("points", lambda s: [(p.name, p.index) for p in s.selected(selection)], selection)
+        return [SimpleNamespace(name=name, index=index) for name, index in points]
+
+    def payload_bytes(self, *key):
+        return self._ask("payload_bytes", lambda shapes: shapes.payload_bytes(*key), *key)
+
+    def kept_bytes(self, *key):
+        return self._ask("kept_bytes", lambda shapes: shapes.kept_bytes(*key), *key)
+
+    def program(self, *key):
+        return Program(**self._ask("program", lambda shapes: shapes.program(*key), *key))
+
+    def block(self, *key):
+        planned, live = self._ask("block", lambda shapes: shapes.block(*key), *key)
+        return Program(**planned), live
+
+
 def measured(works):
-    """(run, case, of what, measured, forecast) of every case of a way that is forecast; in place of the
-    forecast the reason why there is none."""
+    """(run, case, of what, measured, forecast) of every case of a way that is forecast, by the first run that
+    has it; in place of the forecast the reason why there is none."""
+    seen = set()
     for name in RUNS:
         table = table_of(store.read(REPORTS / name))
         for metric in METRICS:
             for case in table.cases(metric, backend="jax"):
-                if not covers(case, case.mode):
+                if not covers(case, case.mode) or (case, metric) in seen:
                     continue
+                seen.add((case, metric))
                 real = table.center(case, metric)[0]
                 yield name, case, WHAT[metric], real, told(works, case, metric)
                 if metric == "peak_heap_bytes" and case.mode == "jit":
@@ -121,10 +188,10 @@ def paces(works):
             yield one, found.errors
 
 
-def large():
+def large(noted):
     """What the largest models would take."""
     for model, batch, length in LARGE:
-        found = forecast(Shapes(model, DTYPE, fused=True), READ, batch, length)
+        found = forecast(noted.shapes(model, DTYPE, True), READ, batch, length)
         jit = {way.strategy: way for way in found.ways if way.mode == "jit"}
         yield Large(
             model=model,
@@ -140,23 +207,31 @@ def large():
         )
 
 
-def main(folder):
-    backends.start("jax", 1)
-    works = Works()
+def foretell(noted):
+    """What the package ships, a line for each single case, and how far each timed one was missed."""
+    works = noted.works()
     held, cases = validation(works)
     timings, errors = zip(*paces(works), strict=True)
     missed = [math.expm1(abs(error)) for some in errors for error in some]
     found = Foretold(
         held=held,
         timed=timings,
-        large=tuple(large()),
+        large=tuple(large(noted)),
         dtype=DTYPE,
         points=READ,
         devices=tuple((device.name, device.memory_bytes) for device in DEVICES),
     )
+    return found, cases, missed
+
+
+def main(folder):
+    backends.start("jax", 1)
+    noted = Noted({})
+    found, cases, missed = foretell(noted)
     data = Path(hiddencost.__file__).parent / SHIPPED
     data.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n")
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / "forecast.json").write_bytes(msgspec.json.format(msgspec.json.encode(noted.notes), indent=0))
     save(draw(found), folder / "forecast")
     large_models, bytes_held, seconds_held = section(found).grids
     text = [

@@ -81,15 +81,16 @@ def forecast(
     backends.check("jax")
     with silent():
         backends.start("jax", 1)
-    from hiddencost.forecast import CHECKED, DEPTHS, forecast
-    from hiddencost.forecast.beyond import RUN, beyond
+    from hiddencost.forecast import CHECKED, DEPTHS, NOTHING, forecast
+    from hiddencost.forecast.beyond import RUN, RUN_CHECKED, beyond
     from hiddencost.forecast.lowering import Shapes
 
     with silent():
         built = Shapes(model, dtype, fused=bool(on))
-        found = forecast(built, points, batch, length)
+        found, taken = forecast(built, points, batch, length), NOTHING
         if measure:  # only now: it takes a minute, and the rest is known to be right
-            found = forecast(built, points, batch, length, beyond(model, dtype, batch, length))
+            taken = beyond(model, dtype, batch, length)
+            found = forecast(built, points, batch, length, taken)
         pace = _pace(known) if known else None
     states = f"{found.points} hidden state{'s' * (found.points > 1)}"
     click.echo(
@@ -128,7 +129,8 @@ def forecast(
         * bool(on)
         + f"a line through {DEPTHS[0]} and {DEPTHS[1]} blocks, which misses {CHECKED} blocks by "
         f"{found.missed:.2%}"
-        + f", and what {RUN[0]} and {RUN[1]} blocks took beyond theirs when they were run here"
+        + f", and what {RUN[0]} and {RUN[1]} blocks took beyond theirs when they were run here, a line "
+        f"that misses {RUN_CHECKED} blocks by {taken.missed:.2%} of their peak"
         * measure
         + ". In eager a block's working set is what its operations hold on JAX, one by one."
         " Expected error: of such peaks where they were measured (forecast / measured - 1: median, and the "

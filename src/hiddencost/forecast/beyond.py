@@ -1,5 +1,5 @@
 """What a compiled call takes of a CPU's heap beyond XLA's plan: what its operations ask libraries for while
-they work. It is measured with few blocks, and grows evenly with their number."""
+they work. It is measured with few blocks, and grows evenly with their number, which is checked."""
 
 from __future__ import annotations
 
@@ -7,42 +7,52 @@ from concurrent.futures.process import BrokenProcessPool
 
 from hiddencost import backends, models
 from hiddencost.errors import UserError
-from hiddencost.forecast import CHECKED, DEPTHS, Line
+from hiddencost.forecast import AFFINE, CHECKED, DEPTHS, Line
 from hiddencost.forecast.lowering import DEPTH
 from hiddencost.forecast.shapes import find
 from hiddencost.measure import state_of
 from hiddencost.memory import HEAP_SETTINGS, Child, peak_heap
 
-RUN = (DEPTHS[0], CHECKED)
-"""Blocks of the models that are run."""
+RUN, RUN_CHECKED = (DEPTHS[0], CHECKED), DEPTHS[1]
+"""Blocks of the models that are run: those through which the line goes, and of the one that checks it."""
 
 
 def beyond(name: str, dtype: str, rows: int, length: int) -> Line:
     """Bytes of heap beyond XLA's plan for a plain pass of a model with random weights, in the number of its
-    blocks. Raises UserError where this machine cannot run it."""
-    found = []
-    for blocks in RUN:
-        with Child({**backends.find("jax").settings(1, "cpu"), **HEAP_SETTINGS}) as child:
-            try:
-                found.append(child.call(child_beyond, name, dtype, blocks, rows, length))
-            except Exception as error:
-                if not isinstance(error, BrokenProcessPool) and state_of(error) != "out_of_memory":
-                    raise
-                raise UserError(
-                    f"--measure: {blocks} blocks of {name} at {rows} x {length} do not run on this machine: "
-                    "leave it out"
-                ) from None
-    few, more = found
-    each = max(0.0, more - few) / (RUN[1] - RUN[0])
-    return Line(few - each * RUN[0], each)
+    blocks; never less for more of them. Raises UserError where this machine cannot run it, and where a third
+    model misses the line by more than AFFINE of its peak."""
+    few, more, between = (_run(name, dtype, blocks, rows, length) for blocks in (*RUN, RUN_CHECKED))
+    each = (more[0] - few[0]) / (RUN[1] - RUN[0])
+    missed = abs(few[0] + each * (RUN_CHECKED - RUN[0]) - between[0]) / between[1]
+    if missed > AFFINE:
+        raise UserError(
+            f"--measure: {RUN_CHECKED} blocks of {name} at {rows} x {length} take {missed:.1%} more or less "
+            f"than {RUN[0]} and {RUN[1]} blocks tell, so that nothing follows for all: leave it out"
+        )
+    each = max(0.0, each)
+    return Line(few[0] - each * RUN[0], each, missed)
 
 
-def child_beyond(name: str, dtype: str, blocks: int, rows: int, length: int) -> float:
-    """The same for one number of blocks, in the measured process."""
+def _run(name: str, dtype: str, blocks: int, rows: int, length: int) -> tuple[float, float]:
+    with Child({**backends.find("jax").settings(1, "cpu"), **HEAP_SETTINGS}) as child:
+        try:
+            return child.call(child_beyond, name, dtype, blocks, rows, length)
+        except Exception as error:
+            if not isinstance(error, BrokenProcessPool) and state_of(error) != "out_of_memory":
+                raise
+            raise UserError(
+                f"--measure: {blocks} blocks of {name} at {rows} x {length} do not run on this machine: "
+                "leave it out"
+            ) from None
+
+
+def child_beyond(name: str, dtype: str, blocks: int, rows: int, length: int) -> tuple[float, float]:
+    """The same for one number of blocks, and the whole peak, in the measured process."""
     backends.start("jax", 1)
     model = find(name).load(dtype, load_weights=False, **{DEPTH: blocks})
     run = backends.Compiled(lambda inputs: model(inputs, training=False), "jit", model)
     placed = backends.place(models.random_inputs(model, rows, lambda tensor: length), "jit", rows)
     run(placed)
     peak, result = peak_heap(lambda: run(placed))
-    return peak - run.analysis(placed)["compiled_temp_bytes"] - backends.returned_bytes(result)
+    planned = run.analysis(placed)["compiled_temp_bytes"] + backends.returned_bytes(result)
+    return peak - planned, peak

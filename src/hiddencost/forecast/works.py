@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 
 from hiddencost.errors import UserError
@@ -12,18 +13,24 @@ from hiddencost.records import OUTPUT, Case
 
 
 class Works:
-    """Forecasts of measured cases, each made once."""
+    """Forecasts of measured cases, each made once. shapes, taken: what tells of a model, and what its blocks
+    take beyond the plan."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        shapes: Callable[[str, str, bool], Shapes] = Shapes,
+        taken: Callable[[str, str, int, int], Line] = beyond,
+    ) -> None:
+        self._make = shapes
         self._shapes: dict[tuple[str, str, bool], Shapes] = {}
         self._found: dict[tuple[Shapes, str, int, int, Line], Forecast] = {}
-        self._beyond = cache(beyond)
+        self._beyond = cache(taken)
 
     def forecast(self, case: Case, run: bool = False) -> Forecast:
         """Of the case's model and shape, for its points. run: with what few blocks took beyond their plan
         when they were run here. Raises UserError."""
         which = case.model, case.dtype, case.device == "gpu"
-        shapes = self._shapes.get(which) or self._shapes.setdefault(which, Shapes(*which))
+        shapes = self._shapes.get(which) or self._shapes.setdefault(which, self._make(*which))
         points = "last" if case.points == OUTPUT else case.points
         taken = self._beyond(case.model, case.dtype, case.batch, case.length) if run else NOTHING
         key = shapes, points, case.batch, case.length, taken
