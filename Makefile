@@ -5,8 +5,8 @@ READY := .venv/.ready
 
 .DEFAULT_GOAL := help
 .PHONY: help bench bench-backends bench-peers bench-gpu bench-freed bench-cluster points-all example venv-jax venv-torch quick gate \
-  baseline test test-backends test-slow mutants lint pairing streaming buffers torch-compile forecast scale page-speed stack-depth calibrate readme reference reference-backends reference-peers \
-  reference-freed reference-dataset reference-points clean
+  baseline test test-backends test-slow mutants lint pairing streaming buffers torch-compile forecast scale resolving page-speed stack-depth calibrate readme reference reference-backends reference-peers \
+  reference-freed reference-ways reference-dataset reference-points clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -154,6 +154,9 @@ bench-cluster: $(RAY)  ## a grid on 1 to 8 nodes of a Ray cluster on this machin
 scale: $(READY)  ## what planning, storing, resuming and reporting 100,000 cases take (reports/experiments/)
 	$(BIN)/python bench/experiments/scale.py reports/experiments
 
+resolving: $(READY)  ## how long finding the hidden states of 96 blocks takes (reports/experiments/)
+	$(BIN)/python bench/experiments/resolving.py reports/experiments
+
 page-speed: $(READY)  ## how fast the page opens and filters in a browser (reports/experiments/)
 	$(BIN)/python bench/experiments/page.py reports/experiments
 
@@ -178,9 +181,13 @@ reference-peers: $(PEERS)  ## measure reports/reference-peers anew, and README f
 	$(BIN)/hiddencost run --grid peers --out reports/reference-peers
 	$(BIN)/python -m hiddencost.readme
 
-reference-freed: $(BACKENDS)  ## measure reports/reference-freed anew, and README and the recommended ways from it
+reference-freed: $(BACKENDS)  ## measure reports/reference-freed anew
 	rm -rf reports/reference-freed
 	$(BIN)/hiddencost run --grid freed --out reports/reference-freed
+
+reference-ways: $(BACKENDS)  ## measure reports/reference-ways anew, and README and the recommended ways from it
+	rm -rf reports/reference-ways
+	$(BIN)/hiddencost run --grid ways --out reports/reference-ways
 	$(BIN)/python -m hiddencost.readme
 
 reference-dataset: $(READY)  ## measure reports/reference-dataset anew

@@ -16,7 +16,7 @@ from hiddencost.stats import Table
 
 FREED, SUBMODEL = BETWEEN
 SHIPPED = Path(recommended.__file__).parent / recommended.SHIPPED
-REFERENCE_RUN = Path(__file__).parents[1] / "reports" / "reference-freed"
+REFERENCE_RUN = Path(__file__).parents[1] / "reports" / "reference-ways"
 EQUAL = {"middle": (0.5, 0.5), "all": (1.0, 1.0)}
 
 

@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[2]
 REFERENCE_RUN = ROOT / "reports" / "reference"
 REFERENCE_PEERS = ROOT / "reports" / "reference-peers"
 REFERENCE_GPU = ROOT / "reports" / "reference-gpu"
-REFERENCE_FREED = ROOT / "reports" / "reference-freed"
+REFERENCE_WAYS = ROOT / "reports" / "reference-ways"
 EXPERIMENTS = ROOT / "reports" / "experiments"
 SHIPPED = Path(__file__).parent / recommended.SHIPPED
 ROOM_SINCE = "2026-11-27T08:10"
@@ -119,7 +119,7 @@ def recommended_ways(ways: tuple[Recommendation, ...]) -> Grid:
 
 def main() -> None:
     """Writes README.md and the table of recommended ways."""
-    ways = recommendations(table_of(store.read(REFERENCE_FREED)))
+    ways = recommendations(table_of(store.read(REFERENCE_WAYS)))
     SHIPPED.write_bytes(msgspec.json.format(msgspec.json.encode(ways)) + b"\n")
     run, peers, gpu = map(store.read, (REFERENCE_RUN, REFERENCE_PEERS, REFERENCE_GPU))
     (ROOT / "README.md").write_text(readme(run, peers, gpu, ways), encoding="utf-8")
