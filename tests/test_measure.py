@@ -1,5 +1,6 @@
 """One group: values first, then paired times; a bad case costs one case."""
 
+import gc
 import itertools
 import os
 import time
@@ -47,6 +48,29 @@ def test_every_case_of_a_group_has_a_time_from_every_round(process, tiny):
     assert found["functional_submodel", "payload_bytes"].values == (3 * 8 * 128 * 4,)
     assert found["functional_submodel", "build_seconds"].values[0] > 0
     assert found["functional_submodel", "max_abs_difference"].values[0] <= measure.TOLERANCE["float32"]
+
+
+def test_no_call_finds_what_others_left_to_the_collector(process, tiny, monkeypatch):
+    """Each is timed with an empty youngest generation, as far as its own call has not filled it."""
+
+    class Cycle:
+        pass
+
+    def leaving(model, points, wanted):
+        right = strategies.functional_submodel(model, points, wanted)
+
+        def run(inputs):
+            found.append(sum(isinstance(one, Cycle) for one in gc.get_objects(generation=0)))
+            left = Cycle()
+            left.itself = left
+            return right(inputs)
+
+        return Extraction(run)
+
+    found = []
+    group(process, *(added(monkeypatch, name, leaving) for name in "ab"))
+    assert len(found) > 8
+    assert set(found[4:]) == {0}  # before, each was called twice to be checked and warmed up
 
 
 def test_bringing_the_states_to_the_host_is_timed_apart_from_computing_them(process, tiny, monkeypatch):

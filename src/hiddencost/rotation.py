@@ -44,8 +44,8 @@ CONTROLS, CONTROL_CALLS = (REFERENCE, TWIN), 3
 since every verdict is held against its band. For ten ways and the same time, ratios of ways spread 0.94 times
 as wide as with one call (the square root of 21.3 / 24), and the twin's 0.67 times."""
 FULL_COLLECTIONS = 25
-"""Rounds (or turns, among other workers) between two full garbage collections; between the others only the
-youngest generation is."""
+"""Rounds (or turns, among other workers) between two full garbage collections; after each call the youngest
+generation is collected."""
 
 
 @dataclass
@@ -209,7 +209,8 @@ def _rounds_alone(process: Process, ready: Sequence[Ready], seconds: float) -> d
         generator.shuffle(order)
         _round(order, range(done * len(order), (done + 1) * len(order)), process.tell)
         done += 1
-        gc.collect(2 if done % FULL_COLLECTIONS == 0 else 0)
+        if done % FULL_COLLECTIONS == 0:
+            gc.collect()
         spent = time.perf_counter() - began
         if done < settings.min_rounds or spent < PILOT * seconds:
             continue
@@ -234,7 +235,8 @@ def _rounds_in_turn(turns: Turns, process: Process, ready: Sequence[Ready], seco
     def visit(name: str, places: range) -> None:
         r = by_name[name]
         _round([r] * (len(places) + 1), [None, *places], process.tell)
-        gc.collect(2 if next(visits) % FULL_COLLECTIONS == 0 else 0)
+        if next(visits) % FULL_COLLECTIONS == 0:
+            gc.collect()
 
     turns.play(Offer(calls, seconds), visit)
     for r in ready:
@@ -264,7 +266,8 @@ def _run_on(cores: set[int]) -> None:
 @with_room
 def _round(ready: Sequence[Ready], places: Sequence[int | None], tell: Callable[[Case], None]) -> None:
     """Calls each once and notes its seconds with its place, or nothing where that is None; one that raises
-    is called no more."""
+    is called no more. What a call leaves to the collector is collected after it: the next call may be one
+    that collects for itself (`freed` on torch), which would pay for what all others have left."""
     gc.disable()
     try:
         for place, r in zip(places, ready, strict=True):
@@ -282,6 +285,7 @@ def _round(ready: Sequence[Ready], places: Sequence[int | None], tell: Callable[
             except Exception as error:
                 r.failed = told(error)
             result = None
+            gc.collect(0)
     finally:
         gc.enable()
 
