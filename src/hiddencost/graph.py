@@ -7,7 +7,7 @@
 - `Operation._call_context_args`: which of a call's arguments, such as `training`, the model passes on;
 - `Function._standardize_inputs`: inputs to a flat list, cast and ordered as Keras does it;
 - `Sequential._functional`: the functional model that a built Sequential runs;
-- `Layer._flatten_layers`: the layers inside a layer;
+- `Layer._layers`, `._flatten_layers`: the layers right inside a layer, and those at any depth;
 - an attribute `call` of the instance takes the place of the class's, as `Operation.__call__` looks it up:
   it is set for the time of one call, to see the calls inside a layer, and removed again.
 
@@ -109,6 +109,9 @@ def calls(model: Any) -> list[Call]:
 
 
 def _tensors(arguments: Any, kind: Any) -> tuple[tuple[Path, Any], ...]:
+    args, kwargs = arguments
+    if len(args) == 1 and not kwargs and isinstance(args[0], kind):  # most take one: it is known at once
+        return (((0, 0), args[0]),)
     found: list[tuple[Path, Any]] = []
     _gather(arguments, (), kind, found)
     return tuple(found)
@@ -172,7 +175,9 @@ def sub_layers(operation: Any) -> list[Any]:
     """The layers inside a layer, at any depth; none for an operation that is no layer."""
     import keras
 
-    return operation._flatten_layers(include_self=False) if isinstance(operation, keras.Layer) else []
+    if not isinstance(operation, keras.Layer) or not operation._layers:  # most have none: it is known at once
+        return []
+    return operation._flatten_layers(include_self=False)
 
 
 class Enough(BaseException):

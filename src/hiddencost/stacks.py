@@ -81,10 +81,12 @@ def _inside(call: Call, outer: tuple[Call, ...], known: Known) -> list[Stack]:
 
 def _may_hold_blocks(operation: Any, known: Known) -> bool:
     """A model, or a layer that holds at least two layers of one class that could be blocks."""
+    if is_graph(operation):
+        return True
     kind = known.kind(operation)
     if kind not in known.holders:
         classes = Counter(type(layer) for layer in known.inside(operation) if _is_block(layer, known))
-        known.holders[kind] = is_graph(operation) or max(classes.values(), default=0) > 1
+        known.holders[kind] = max(classes.values(), default=0) > 1
     return known.holders[kind]
 
 
@@ -95,11 +97,11 @@ def _is_block(operation: Any, known: Known) -> bool:
     """Whether it can be a block (see `_could_be_block`)."""
     kind = known.kind(operation)
     if kind not in known.blocks:
-        known.blocks[kind] = _could_be_block(operation)
+        known.blocks[kind] = _could_be_block(operation, known)
     return known.blocks[kind]
 
 
-def _could_be_block(operation: Any) -> bool:
+def _could_be_block(operation: Any, known: Known) -> bool:
     """A model; a recurrent layer; a layer that is not Keras's own, with at least two layers that have
     weights, or a matrix of its own. Not where all it computes with are convolutions."""
     import keras
@@ -108,14 +110,18 @@ def _could_be_block(operation: Any) -> bool:
         return False
     if isinstance(operation, (keras.layers.RNN, keras.layers.Bidirectional)):
         return True
-    inside = [layer for layer in sub_layers(operation) if layer.weights]
+    inside = known.inside(operation)
     if not isinstance(operation, keras.Model):
         if type(operation).__module__.startswith(("keras.src", "keras.layers")):
             return False
-        if len(inside) < 2 and not any(map(_is_matrix, _own(operation))):
+        with_weights = [layer for layer in inside if layer.weights]
+        if len(with_weights) < 2 and not any(map(_is_matrix, _own(operation))):
             return False
-    leaves = [layer for layer in inside if not sub_layers(layer)]
-    return not leaves or any(map(_computes, leaves)) or any(map(_is_matrix, _own(operation)))
+    leaves = (layer for layer in inside if not known.inside(layer) and layer.weights)
+    first = next(leaves, None)
+    if first is None or _computes(first) or any(map(_computes, leaves)):  # one is enough, of many
+        return True
+    return any(map(_is_matrix, _own(operation)))
 
 
 def _is_matrix(weight: Any) -> bool:
