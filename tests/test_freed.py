@@ -1,5 +1,6 @@
 """A freed model has the values of the model it is made from, holds less, and changes nothing of it."""
 
+import gc
 import weakref
 
 import numpy as np
@@ -152,6 +153,37 @@ def test_each_tensor_is_dropped_after_its_last_use_inside_nested_models_too(proc
         one(np.ones((1, 3), "float32"))
         most[name] = alive.most
     assert most == {"keras": 4, "freed": 2}  # what the inner model was given, and what its last layer was
+
+
+def test_layers_that_return_several_tensors_leave_none_of_them_behind(process):
+    """Keras's walk through what they return leaves cycles on torch, which would hold all of it: T5's encoder
+    took 29 MiB instead of 17 (4x128)."""
+    import keras
+
+    from hiddencost.layers import Freed
+
+    made, alive = [], []
+
+    class Pair(keras.layers.Layer):
+        def call(self, x, bias):
+            alive.append(sum(one() is not None for one in made))
+            y = x + bias
+            made.append(weakref.ref(y))
+            return y, bias
+
+    given, more = keras.Input((3,)), keras.Input((3,))
+    x, bias = given, more
+    for _ in range(5):
+        x, bias = Pair()(x, bias)
+    model = Freed(keras.Model([given, more], x))
+    made.clear()
+    alive.clear()
+    gc.disable()
+    try:
+        model([np.ones((1, 3), "float32")] * 2)
+    finally:
+        gc.enable()
+    assert alive == [0, 1, 1, 1, 1]
 
 
 def fingerprint(model):

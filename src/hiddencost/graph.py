@@ -177,7 +177,7 @@ def sub_layers(operation: Any) -> list[Any]:
 
     if not isinstance(operation, keras.Layer) or not operation._layers:  # most have none: it is known at once
         return []
-    return operation._flatten_layers(include_self=False)
+    return list(operation._flatten_layers(include_self=False))
 
 
 class Enough(BaseException):

@@ -47,8 +47,8 @@ class _Step:
 
     @cached_property
     def nested(self) -> bool:
-        """Whether it is given tensors in a list or a dict."""
-        return any(len(path) > 2 for path, _ in self.call.arguments)
+        """Whether it is given tensors in a list or a dict, or returns several."""
+        return len(self.call.outputs) > 1 or any(len(path) > 2 for path, _ in self.call.arguments)
 
     @cached_property
     def plan(self) -> Plan:
@@ -128,9 +128,9 @@ class Plan:
 
 
 def _drop_cycles() -> None:
-    """Frees what a call with a list of tensors leaves behind on torch: Keras's walk through its arguments
-    (torchtree_impl._dict_to_ordered_dict, 3.15) makes closures that refer to themselves and to the tensors,
-    which live until Python next collects. The youngest generation is enough, and quick."""
+    """Frees what a call that takes or returns several tensors at once leaves behind on torch: Keras's walk
+    through them (torchtree_impl._dict_to_ordered_dict, 3.15) makes closures that refer to themselves and to
+    the tensors, which live until Python next collects. The youngest generation is enough, and quick."""
     import torch
 
     if not torch.compiler.is_compiling():

@@ -13,8 +13,9 @@ FREED = "functional_freed"
 @dataclass(frozen=True)
 class Freeing:
     """Of one model on one backend, in one mode. held: the freed run at the largest shape whose peak is known;
-    own_bytes, freed_bytes: the peaks of Keras's own run there, and its own. time: the freed run against
-    Keras's own, at the largest shape that was timed. Each is None where it was not measured."""
+    own_bytes, freed_bytes: the peaks of Keras's own run there, and its own. floor_bytes: the live-set floor
+    there, where the model has blocks. time: the freed run against Keras's own, at the largest shape that was
+    timed. Each is None where it was not measured."""
 
     model: str
     backend: str
@@ -22,6 +23,7 @@ class Freeing:
     held: Case | None
     own_bytes: float | None
     freed_bytes: float | None
+    floor_bytes: float | None
     timed: Case | None
     time: Comparison | None
 
@@ -54,6 +56,7 @@ def freeings(table: Table) -> list[Freeing]:
                 held=held,
                 own_bytes=own[0] if own else None,
                 freed_bytes=freed[0] if freed else None,
+                floor_bytes=table.live_set_floor(held) if held else None,
                 timed=timed,
                 time=table.compare(timed) if timed else None,
             )
