@@ -2,12 +2,12 @@
 models is in reports/experiments/forecast.json (`make forecast`); test_lowering.py holds that against loaded
 models."""
 
-import importlib.util
 from pathlib import Path
 from statistics import median
 
 import msgspec
 import pytest
+from experiments import experiment
 
 from hiddencost.foretold import HEAP, RUN_HEAP, shipped
 
@@ -17,15 +17,13 @@ ROOT = Path(__file__).parents[1]
 @pytest.fixture(scope="module")
 def foretold():
     """What the package ships, made anew, with a line for each case and how far each timed one was missed."""
-    spec = importlib.util.spec_from_file_location("forecasting", ROOT / "bench/experiments/forecast.py")
-    experiment = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(experiment)
+    forecasts = experiment("forecast")
 
     def gone(*key):
         raise AssertionError(f"{key} is not in forecast.json: make forecast")
 
     notes = msgspec.json.decode((ROOT / "reports/experiments/forecast.json").read_bytes())
-    return experiment.foretell(experiment.Noted(notes, gone, gone))
+    return forecasts.foretell(forecasts.Noted(notes, gone, gone))
 
 
 def flat(value):

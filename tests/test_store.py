@@ -38,6 +38,15 @@ def test_what_is_written_is_read_back(run):
     assert found.ending is None
 
 
+def test_a_header_is_read_alone_whatever_comes_after_it(run):
+    with open(run / store.RESULTS, "a") as file:
+        file.write("damaged\n")
+    assert store.header(run) == HEADER
+    (run / store.RESULTS).write_text('{"schema_version": 1}\n')
+    with pytest.raises(UserError, match="damaged"):
+        store.header(run)
+
+
 def test_the_ending_is_read_back(tmp_path):
     writer = store.Writer(tmp_path, HEADER)
     writer.write(Ending(finished="now", how="interrupted", seconds=1.5))

@@ -1,10 +1,8 @@
 """A corpus streamed into a folder: every line once, in order, whatever happens on the way."""
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
+from experiments import experiment
 from safetensors.numpy import load_file
 
 import hiddencost
@@ -132,11 +130,8 @@ def test_rows_are_padded_to_few_lengths():
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_text(monkeypatch):
-    path = Path(__file__).parents[1] / "bench" / "experiments" / "streaming.py"
-    spec = importlib.util.spec_from_file_location("experiment", path)
-    experiment = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(experiment)
-    monkeypatch.setattr(experiment, "MOST_PREDICTED", 0)
-    few, many = experiment.rows([1000, 20_000])
+    streamed = experiment("streaming")
+    monkeypatch.setattr(streamed, "MOST_PREDICTED", 0)
+    few, many = streamed.rows([1000, 20_000])
     assert many["written_bytes"] > 15 * few["written_bytes"]
     assert many["peak_rss_bytes"] < 1.1 * few["peak_rss_bytes"]

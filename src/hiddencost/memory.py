@@ -271,8 +271,8 @@ def _peak(
     call, run, given = _prepared(case, _warm(case))
     told, result = peak_of(call)
     analysis = run.analysis(*given)
-    process = _state.process
     peak = _planned_bytes(analysis) if told is None else told
+    process = _state.process
     output = backends.returned_bytes(result)
     found = [
         process.measurement(case, metric, [peak]),

@@ -23,7 +23,7 @@ from hiddencost.page.grids import Grid
 from hiddencost.page.templates import markdown_template
 from hiddencost.page.together import best_ways
 from hiddencost.recommended import Recommendation
-from hiddencost.records import REFERENCE, Header, Run
+from hiddencost.records import REFERENCE, Run
 from hiddencost.stats import Table
 
 ROOT = Path(__file__).parents[2]
@@ -62,8 +62,7 @@ def made_without_room() -> list[str]:
     """The names of the committed runs that timed eager calls without room on Python's stack."""
     older = []
     for folder in sorted((ROOT / "reports").glob("reference*")):
-        with store.results_path(folder).open("rb") as file:
-            header = msgspec.json.decode(file.readline(), type=Header)
+        header = store.header(folder)
         eager = any("eager" in case.mode and case.strategy == REFERENCE for case in header.planned)
         if eager and header.started < ROOM_SINCE:
             older.append(folder.name)

@@ -121,6 +121,23 @@ def read(run: Path) -> Run:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
 
 
+def header(run: Path) -> Header:
+    """The header of a run folder alone, without what was measured. Raises UserError as `read` does."""
+    path = results_path(run)
+    try:
+        with open(path, "rb") as file:
+            return _header(_lines(file, path), path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def _header(records: Iterator[Line], path: Path) -> Header:
+    header = next(records)
+    if not isinstance(header, Header):
+        raise UserError(f"{path}: damaged: the first line is not the header of a hiddencost run")
+    return header
+
+
 def _lines(file: IO[bytes], path: Path) -> Iterator[Line]:
     """The records, one after the other. A last one that is not ended by a newline was cut short."""
     first = file.readline()
@@ -182,9 +199,7 @@ def _migrated(raw: Any, version: int) -> Line:
 
 
 def _assembled(records: Iterator[Line], path: Path) -> Run:
-    header = next(records)
-    if not isinstance(header, Header):
-        raise UserError(f"{path}: damaged: the first line is not the header of a hiddencost run")
+    header = _header(records, path)
     header = msgspec.structs.replace(header, planned=tuple(case.slim for case in header.planned))
     endings: list[Ending] = []
     environments: list[Environment | None] = []

@@ -174,7 +174,7 @@ def run(
     source = grid.grid_path(grid_name)
     planned, text = grid.read(source)
     axes = {
-        name: overrides[name] for name in ("backend", "device", *checking.AXES) if overrides[name] is not None
+        name: overrides[name] for name in ("backend", "device", *grid.AXES) if overrides[name] is not None
     }
     names = ("blocks", "precision", "seconds", "budget", "threads")
     time = {name: overrides[name] for name in names if overrides[name] is not None}

@@ -7,7 +7,7 @@ depth checks it. What comes from shapes alone (weights, payload, what Keras's ea
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hiddencost.errors import UserError
 from hiddencost.forecast.lowering import Program, Shapes
@@ -55,15 +55,19 @@ class Line:
         """The quantity with so many blocks."""
         return self.at_none + self.each * blocks
 
+    @classmethod
+    def through(cls, few: int, at_few: float, more: int, at_more: float) -> Line:
+        """The line through two numbers of blocks."""
+        each = (at_more - at_few) / (more - few)
+        return cls(at_few - each * few, each)
+
 
 def line(programs: dict[int, Program], quantity: Callable[[Program], float]) -> Line:
     """The line through two programs, and by how much it misses the third one."""
     few, more = DEPTHS
-    each = (quantity(programs[more]) - quantity(programs[few])) / (more - few)
-    at_none = quantity(programs[few]) - each * few
+    through = Line.through(few, quantity(programs[few]), more, quantity(programs[more]))
     found = quantity(programs[CHECKED])
-    missed = abs(at_none + each * CHECKED - found) / found if found else 0.0
-    return Line(at_none, each, missed)
+    return replace(through, missed=abs(through.at(CHECKED) - found) / found if found else 0.0)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ they work. It is measured with few blocks, and grows evenly with their number, w
 from __future__ import annotations
 
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 
 from hiddencost import backends, models
 from hiddencost.errors import UserError
@@ -21,16 +22,17 @@ def beyond(name: str, dtype: str, rows: int, length: int) -> Line:
     """Bytes of heap beyond XLA's plan for a plain pass of a model with random weights, in the number of its
     blocks; never less for more of them. Raises UserError where this machine cannot run it, and where a third
     model misses the line by more than AFFINE of its peak."""
-    few, more, between = (_run(name, dtype, blocks, rows, length) for blocks in (*RUN, RUN_CHECKED))
-    each = (more[0] - few[0]) / (RUN[1] - RUN[0])
-    missed = abs(few[0] + each * (RUN_CHECKED - RUN[0]) - between[0]) / between[1]
+    few, more = RUN
+    found = {blocks: _run(name, dtype, blocks, rows, length) for blocks in (*RUN, RUN_CHECKED)}
+    at_few, at_more = found[few][0], found[more][0]
+    taken, peak = found[RUN_CHECKED]
+    missed = abs(Line.through(few, at_few, more, at_more).at(RUN_CHECKED) - taken) / peak
     if missed > AFFINE:
         raise UserError(
             f"--measure: {RUN_CHECKED} blocks of {name} at {rows} x {length} take {missed:.1%} more or less "
-            f"than {RUN[0]} and {RUN[1]} blocks tell, so that nothing follows for all: leave it out"
+            f"than {few} and {more} blocks tell, so that nothing follows for all: leave it out"
         )
-    each = max(0.0, each)
-    return Line(few[0] - each * RUN[0], each, missed)
+    return replace(Line.through(few, at_few, more, max(at_few, at_more)), missed=missed)
 
 
 def _run(name: str, dtype: str, blocks: int, rows: int, length: int) -> tuple[float, float]:

@@ -99,6 +99,9 @@ class _Axes(_Table):
     dtype: list[str] = msgspec.field(default_factory=lambda: ["float32"])
 
 
+AXES = _Axes.__struct_fields__
+
+
 class Forward(_Axes):
     """Cases timed against the reference: the product of all axes.
 

@@ -13,6 +13,7 @@ import msgspec
 from hiddencost.errors import UserError, nearest
 from hiddencost.grid import (
     ALL_MODES,
+    AXES,
     DEVICES,
     DTYPES,
     FINDING,
@@ -63,9 +64,6 @@ def any_device(catalogue: Catalogue) -> Catalogue:
 def anywhere(catalogue: Catalogue) -> Catalogue:
     """The catalogue, to check a grid whose backends and devices are replaced: they need not be here."""
     return msgspec.structs.replace(any_device(catalogue), check_backend=lambda name: None)
-
-
-AXES = ("model", "strategy", "points", "mode", "batch", "length", "dtype")
 
 
 def check(grid: Grid, catalogue: Catalogue, source: str) -> None:
