@@ -28,6 +28,7 @@ ORDER = (
     "readme",
     "graph",
     "own",
+    "inputs",
     "models",
     "stacks",
     "points",

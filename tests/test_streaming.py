@@ -8,7 +8,7 @@ from safetensors.numpy import load_file
 import hiddencost
 from hiddencost import streaming
 from hiddencost.errors import UserError
-from hiddencost.models import sentences
+from hiddencost.inputs import sentences
 
 
 @pytest.fixture

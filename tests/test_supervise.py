@@ -4,9 +4,12 @@ import fcntl
 import os
 import random
 import re
+import resource
+import shutil
 import subprocess
 import sys
 import threading
+import time
 from contextlib import suppress
 
 import fake_run
@@ -374,15 +377,51 @@ positions = []
 TASKS = 3 * (8 * 5 + 4)
 
 
-def fake(tmp_path, *arguments, seconds=0.001):
-    """The command with the fake worker, started."""
+def fake(tmp_path, *arguments, seconds=0.001, before=None):
+    """The command with the fake worker, started. before: what its process does first."""
     return subprocess.Popen(
         [sys.executable, str(fake_run.__file__), str(seconds), *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         cwd=tmp_path,
+        preexec_fn=before,
     )
+
+
+def test_a_run_whose_folder_is_deleted_meanwhile_ends_with_one_line(tmp_path):
+    (tmp_path / "plan.toml").write_text(PLAN)
+    process = fake(tmp_path, "run", "--grid", "plan.toml", "--out", "run", seconds=0.1)
+    while not list(tmp_path.glob("run/logs/*.doing")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    shutil.rmtree(tmp_path / "run")
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 2, output
+    assert (
+        output.splitlines()[-1] == "hiddencost: run: was deleted while it was measured: nothing of it is left"
+    )
+    assert "Traceback" not in output
+
+
+def test_a_run_that_cannot_be_written_on_ends_with_one_line_and_goes_on_once_it_can(tmp_path):
+    (tmp_path / "plan.toml").write_text(PLAN)
+
+    def full():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
+
+    process = fake(tmp_path, "run", "--grid", "plan.toml", "--out", "run", before=full)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 2, output
+    assert (
+        output.splitlines()[-1]
+        == "hiddencost: run: ended early: File too large. Go on with what is missing: --resume run"
+    )
+    assert "Traceback" not in output
+    kept = len(store.read(tmp_path / "run").measurements)
+    assert 0 < kept < TASKS
+    output, _ = fake(tmp_path, "run", "--resume", "run").communicate(timeout=60)
+    assert len(store.read(tmp_path / "run").measurements) == TASKS, output
 
 
 @pytest.mark.parametrize("victim", ["supervisor", "worker"])

@@ -24,7 +24,7 @@ import matplotlib.pyplot as plt
 
 from hiddencost import environment
 from hiddencost.formatting import quantity
-from hiddencost.models import sentences
+from hiddencost.inputs import sentences
 
 MODEL = "bert_tiny"
 LENGTH = 32

@@ -16,7 +16,8 @@ import numpy as np
 
 from hiddencost import strategies
 from hiddencost.errors import UserError
-from hiddencost.models import SPELLINGS, Text, find
+from hiddencost.inputs import Text
+from hiddencost.models import SPELLINGS, find
 from hiddencost.points import HiddenStates, Point
 from hiddencost.records import REFERENCE, TWIN, Case
 from hiddencost.strategies import Extraction, Strategy
@@ -43,7 +44,7 @@ class LoadedPeer:
         spec = find(name)
         if name != "minilm" and not name.startswith(SPELLINGS):
             raise UserError(f"model '{name}': other libraries have pretrained weights alone: take minilm")
-        self.text = Text(spec)
+        self.text = Text(spec.tokenizer(), spec.vocabulary)
         self.bert = bert(spec.tokenizer(), dtype=getattr(torch, dtype))
         self._wrapped = wrap(self.bert)
         self.model = self._wrapped.model

@@ -45,7 +45,7 @@ def encode(line: Line) -> bytes:
 
 
 class Writer:
-    """Appends lines to a run folder, each flushed to the disk before `write` returns. The folder is locked
+    """Appends lines to a run folder, each on the disk before `write` returns. The folder is locked
     until `close` or the end of this process.
 
     With a header a new run begins; without one the run in the folder goes on, after a last line that a
@@ -69,7 +69,7 @@ class Writer:
     def _opened(self, new: bool) -> IO[bytes]:
         if new:
             self.folder.mkdir(parents=True, exist_ok=True)
-        file = open(self.path, "xb" if new else "r+b")  # noqa: SIM115 (closed by close)
+        file = open(self.path, "xb" if new else "r+b", buffering=0)  # noqa: SIM115 (closed by close)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -81,9 +81,16 @@ class Writer:
         return file
 
     def write(self, line: Line) -> None:
-        self._file.write(encode(line))
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        """Raises OSError where it cannot be written; then nothing of it is there."""
+        end, left = self._file.tell(), memoryview(encode(line))
+        try:
+            while left:
+                left = left[self._file.write(left) :]
+            os.fsync(self._file.fileno())
+        except OSError:
+            self._file.truncate(end)  # or the next line would be written behind half of this one
+            self._file.seek(end)
+            raise
 
     def close(self) -> None:
         self._file.close()

@@ -357,7 +357,8 @@ class Supervisor:
 
 
 def until_interrupted(supervisors: Sequence[Supervisor], work: Callable[[], None]) -> str:
-    """Does the work, ends all workers and writes the last line of each run: `complete` or `interrupted`."""
+    """Does the work, ends all workers and writes the last line of each run: `complete` or `interrupted`.
+    Raises UserError where a run's files cannot be written any more."""
     began = time.perf_counter()
     how = "complete"
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -365,6 +366,14 @@ def until_interrupted(supervisors: Sequence[Supervisor], work: Callable[[], None
         work()
     except KeyboardInterrupt:
         how = "interrupted"
+    except OSError as error:  # of this process: those of workers are theirs
+        folder = supervisors[0].writer.folder
+        if not folder.is_dir():
+            raise UserError(f"{folder}: was deleted while it was measured: nothing of it is left") from None
+        why = error.strerror or error
+        raise UserError(
+            f"{folder}: ended early: {why}. Go on with what is missing: --resume {folder}"
+        ) from None
     finally:
         for supervisor in supervisors:
             supervisor._stop()

@@ -6,11 +6,12 @@ from __future__ import annotations
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 
-from hiddencost import backends, models
+from hiddencost import backends
 from hiddencost.errors import UserError
 from hiddencost.forecast import AFFINE, CHECKED, DEPTHS, Line
 from hiddencost.forecast.lowering import DEPTH
 from hiddencost.forecast.shapes import find
+from hiddencost.inputs import random_inputs
 from hiddencost.measure import state_of
 from hiddencost.memory import HEAP_SETTINGS, Child, peak_heap
 
@@ -53,7 +54,7 @@ def child_beyond(name: str, dtype: str, blocks: int, rows: int, length: int) -> 
     backends.start("jax", 1)
     model = find(name).load(dtype, load_weights=False, **{DEPTH: blocks})
     run = backends.Compiled(lambda inputs: model(inputs, training=False), "jit", model)
-    placed = backends.place(models.random_inputs(model, rows, lambda tensor: length), "jit", rows)
+    placed = backends.place(random_inputs(model, rows, lambda tensor: length), "jit", rows)
     run(placed)
     peak, result = peak_heap(lambda: run(placed))
     planned = run.analysis(placed)["compiled_temp_bytes"] + backends.returned_bytes(result)

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from hiddencost import backends, models
+from hiddencost import backends
 from hiddencost.graph import graph_of
+from hiddencost.inputs import random_inputs
 
 Blocks = Callable[[Any], Mapping[str, Sequence[Any]]]
 """Model -> name of a stack -> the layers that are its blocks, in order."""
@@ -101,5 +102,5 @@ def inputs_of(model: Any, batch: int = 2, length: int = 8) -> Any:
             return 1  # SAM3 takes no other number of them at two examples
         return 64 if len(tensor.shape) == 4 else length
 
-    found = models.random_inputs(model, batch, size)
+    found = random_inputs(model, batch, size)
     return found if len(found) > 1 or isinstance(graph_of(model).input, dict) else next(iter(found.values()))
