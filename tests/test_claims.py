@@ -120,6 +120,15 @@ def test_references_in_words() -> None:
     )
 
 
+def test_no_floor_is_told_for_a_whole_model_of_several_stacks() -> None:
+    """The block is of the stack that is named, and the run goes through the others' blocks too."""
+    lines = [
+        msgspec.structs.replace(line, case=line.case.with_(model="t5_small#encoder"))
+        for line in plain_pass("eager", 30)
+    ]
+    assert answer_of("references", lines).word == "not measured"
+
+
 def test_references_without_a_single_block_say_so() -> None:
     answer = answer_of("references", heap({("final_only", "output"): 30}))
     assert answer.word == "not measured"

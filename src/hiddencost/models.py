@@ -21,6 +21,7 @@ from hiddencost import own
 from hiddencost.errors import UserError, nearest
 from hiddencost.graph import graph_of, input_names, runs_its_graph
 from hiddencost.inputs import Text, given_inputs, random_inputs
+from hiddencost.records import STACK
 
 PRESET = "preset:"
 SPELLINGS = (PRESET, "keras_hub:", "keras_nlp:")
@@ -275,13 +276,13 @@ MODELS = (
 
 def stack_of(name: str) -> str | None:
     """The stack of blocks that a model's name ends with, after a `#`; None where it names none."""
-    return name.partition("#")[2] or None
+    return name.partition(STACK)[2] or None
 
 
 @cache
 def find(name: str) -> ModelSpec:
     """The spec of a name. Raises UserError with the nearest right name."""
-    name = name.partition("#")[0]
+    name = name.partition(STACK)[0]
     for spec in MODELS:
         if spec.name == name:
             return spec

@@ -25,6 +25,8 @@ TWIN = "reference_again"
 SINGLE_BLOCK = "single_block"
 OUTPUT = "output"
 """The value of `Case.points` when a way returns the model's own outputs and no hidden state."""
+STACK = "#"
+"""Stands in `Case.model` between the model's name and that of one of its stacks of blocks."""
 
 OVER_BUDGET = "over_budget"
 """A note that marks a case as left out of all blocks for want of time."""

@@ -24,6 +24,7 @@ from hiddencost.records import (
     OUTPUT,
     ROUNDS_WANTED,
     SINGLE_BLOCK,
+    STACK,
     TOGETHER,
     TWIN,
     Case,
@@ -407,7 +408,10 @@ class Table:
     def live_set_floor(self, case: Case) -> float | None:
         """Bytes that no way of running a block can go below, in the case's mode and shape: the payload,
         and the working set of a single block beside it (without the block's own output, which is the
-        next hidden state and so counted once)."""
+        next hidden state and so counted once). None for a whole model of several stacks: the block is of
+        the one that is named, and those of the others may need more."""
+        if case.points == OUTPUT and STACK in case.model:
+            return None
         payload, alone = self.payload_floor(case), case.group.with_(strategy=SINGLE_BLOCK)
         block, output = self.center(alone, peak_metric(alone)), self.center(alone, "output_bytes")
         if payload is None or block is None:

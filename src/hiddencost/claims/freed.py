@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hiddencost.records import OUTPUT, REFERENCE, Case, Comparison
+from hiddencost.records import OUTPUT, REFERENCE, STACK, Case, Comparison
 from hiddencost.stats import Table
 
 FREED = "functional_freed"
@@ -50,7 +50,7 @@ def freeings(table: Table) -> list[Freeing]:
         freed = held and table.center(held, "peak_heap_bytes")
         found.append(
             Freeing(
-                model=model,
+                model=model.partition(STACK)[0],
                 backend=backend,
                 mode=mode,
                 held=held,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from hiddencost import models
 from hiddencost.errors import UserError, nearest
 from hiddencost.models import ModelSpec
+from hiddencost.records import STACK
 
 SHAPES = (
     ModelSpec(
@@ -34,7 +35,7 @@ def find(name: str) -> ModelSpec:
     if shape:
         return shape
     known = [spec.name for spec in (*models.MODELS, *SHAPES)]
-    if ":" not in name and name.partition("#")[0] not in known:
+    if ":" not in name and name.partition(STACK)[0] not in known:
         raise UserError(f"unknown model '{name}'{nearest(name, known)}")
     return models.find(name)
 

@@ -15,7 +15,8 @@ def freed(table: Table) -> Section:
         "hiddencost.freed(model) runs the same graph and drops each tensor after its last use. A layer "
         "that holds all blocks (ViT's encoder) is one call, whose insides are its own. In eager at least "
         "what the running block was given, one hidden state, is held beyond the floor: those who call the "
-        "block keep it until it returns. Below 1 is faster."
+        "block keep it until it returns. Of a model with several stacks no floor is told, as each takes "
+        "another. Below 1 is faster."
     )
     header = (
         *("model", "backend", "mode", "shape", "peak heap, Keras's own", "freed", "times less"),

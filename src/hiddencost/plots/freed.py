@@ -68,8 +68,6 @@ def _times(ax: Axes, found: Sequence[Freeing]) -> None:
     ax.set_xlabel("time / Keras's own run")
     known = [one.time for one in found if one.time]
     low, high = parts.ratio_limits(known)
-    ends = [end for time in known for end in (time.low, time.high) if end is not None and 0.5 < end < 2]
-    low, high = min([low, *(end / 1.02 for end in ends)]), max([high, *(end * 1.02 for end in ends)])
     parts.ratio_axis(ax, low, high)
     ax.axvline(1.0, color="#777777", linewidth=0.5, zorder=2)
     for height, one in enumerate(found):

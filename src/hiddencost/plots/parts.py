@@ -151,7 +151,8 @@ def log_axis(ax: Axes, which: str, values: Iterable[float], measured: bool = Fal
     inches = (ax.bbox.width if which == "x" else ax.bbox.height) / ax.figure.dpi
     ticks = kept if measured else round_ticks(low, high)
     if measured or which == "x":
-        ticks = apart(ticks, span * 0.29 / inches)
+        wide = max(text_width(number(tick)) for tick in ticks) if which == "x" else 0.0
+        ticks = apart(ticks, span * max(0.29, wide + 0.08) / inches)
     axis.set_major_locator(FixedLocator(ticks))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
@@ -249,10 +250,10 @@ def value(ax: Axes, height: float, text: str, room: float, **looks: Any) -> None
 
 
 def ratio_limits(comparisons: Iterable[Comparison]) -> tuple[float, float]:
-    """The range of the ratios, around 1 at least, cut at LOWEST and HIGHEST."""
-    known = [comparison.ratio for comparison in comparisons]
-    low = min([0.9, *(value for value in known if value >= LOWEST)])
-    high = max([1.1, *(value for value in known if value <= HIGHEST)])
+    """The range of the ratios with their intervals, around 1 at least, cut at LOWEST and HIGHEST."""
+    ends = [end for one in comparisons for end in (one.ratio, one.low, one.high) if end is not None]
+    low = min([0.9, *(end for end in ends if end >= LOWEST)])
+    high = max([1.1, *(end for end in ends if end <= HIGHEST)])
     return low * 0.94, high * 1.06
 
 
