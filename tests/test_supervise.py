@@ -421,7 +421,9 @@ def test_a_run_that_cannot_be_written_on_ends_with_one_line_and_goes_on_once_it_
     kept = len(store.read(tmp_path / "run").measurements)
     assert 0 < kept < TASKS
     output, _ = fake(tmp_path, "run", "--resume", "run").communicate(timeout=60)
-    assert len(store.read(tmp_path / "run").measurements) == TASKS, output
+    found = store.read(tmp_path / "run").measurements
+    assert len({(m.case, m.metric, m.block) for m in found}) == TASKS, output
+    assert len(found) <= TASKS + 5  # the group that was cut short is measured again
 
 
 @pytest.mark.parametrize("victim", ["supervisor", "worker"])
