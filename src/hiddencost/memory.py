@@ -40,10 +40,10 @@ slow, and memray counts what is asked for whatever the allocator keeps, so the h
 SAMPLE_SECONDS = 0.005
 WARM_CALLS = 2
 """What Keras and Python cache, they cache in the first two calls of a process."""
-AHEAD_CALLS = 5
-"""Eager calls of which the lowest peak is told where Python runs ahead of the work. How far is a matter of
-chance: on JAX five of 35 calls held 1 to 2 MiB more than the others, which held the same (minilm 4x128), and
-more of them do beside other work. JAX_CPU_ENABLE_ASYNC_DISPATCH=false makes them fewer, not none."""
+LEAST_OF = 5
+"""Calls of which the lowest peak is told, eager ones where Python runs ahead of the work. How far is a matter
+of chance: on JAX five of 35 calls held 1 to 2 MiB more than the others, which held the same (minilm 4x128),
+and more of them do beside other work. JAX_CPU_ENABLE_ASYNC_DISPATCH=false makes them fewer, not none."""
 _T = TypeVar("_T")
 
 
@@ -250,12 +250,12 @@ def _single_block(case: Case, warm: Case) -> tuple[Callable[[], Any], backends.C
 def child_peak_heap(case: Case) -> list[Measurement]:
     """Peak heap over one call at the real shape, and the bytes returned."""
     ahead = case.mode == "eager" and backends.current().runs_ahead
-    return _peak(case, "peak_heap_bytes", _least_ahead if ahead else peak_heap)
+    return _peak(case, "peak_heap_bytes", least_peak_heap if ahead else peak_heap)
 
 
-def _least_ahead(call: Callable[[], Any]) -> tuple[int, Any]:
+def least_peak_heap(call: Callable[[], Any]) -> tuple[int, Any]:
     """The lowest peak of several calls, and the result of one."""
-    others = [peak_heap(call)[0] for _ in range(AHEAD_CALLS - 1)]
+    others = [peak_heap(call)[0] for _ in range(LEAST_OF - 1)]
     peak, result = peak_heap(call)
     return min(peak, *others), result
 

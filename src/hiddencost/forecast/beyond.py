@@ -13,7 +13,7 @@ from hiddencost.forecast.lowering import DEPTH
 from hiddencost.forecast.shapes import find
 from hiddencost.inputs import random_inputs
 from hiddencost.measure import state_of
-from hiddencost.memory import HEAP_SETTINGS, Child, peak_heap
+from hiddencost.memory import HEAP_SETTINGS, Child, least_peak_heap
 
 RUN, RUN_CHECKED = (DEPTHS[0], CHECKED), DEPTHS[1]
 """Blocks of the models that are run: those through which the line goes, and of the one that checks it."""
@@ -56,6 +56,6 @@ def child_beyond(name: str, dtype: str, blocks: int, rows: int, length: int) -> 
     run = backends.Compiled(lambda inputs: model(inputs, training=False), "jit", model)
     placed = backends.place(random_inputs(model, rows, lambda tensor: length), "jit", rows)
     run(placed)
-    peak, result = peak_heap(lambda: run(placed))
+    peak, result = least_peak_heap(lambda: run(placed))  # beside other tests one took 0.1 MiB more, once
     planned = run.analysis(placed)["compiled_temp_bytes"] + backends.returned_bytes(result)
     return peak - planned, peak
