@@ -161,9 +161,8 @@ page-speed: $(READY)  ## how fast the page opens and filters in a browser (repor
 	$(BIN)/python bench/experiments/page.py reports/experiments
 
 MINUTES ?= 60
-AT_ONCE ?= 1
 calibrate: $(READY)  ## measure how often the gate is wrong, for MINUTES more (reports/calibration/)
-	$(BIN)/python bench/experiments/calibrate.py reports/calibration --minutes $(MINUTES) --at-once $(AT_ONCE)
+	$(BIN)/python bench/experiments/calibrate.py reports/calibration --minutes $(MINUTES)
 
 readme: $(READY)  ## write README's figures from the reference runs, and the table of recommended ways
 	$(BIN)/python -m hiddencost.readme

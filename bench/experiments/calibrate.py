@@ -9,8 +9,7 @@ same work is judged by pytest-benchmark's comparison of two runs, one after the 
 FOLDER gets report.md and calibration.svg, from all results collected so far.
 
 The machine may be used meanwhile: how much others computed beside each decision is measured, and a decision
-beside whom more than a tenth of a core was busy is told among those beside other work. So are those of
-`--at-once 2`, which makes two decisions at a time, each on a core of its own: more of them in a sitting.
+beside whom more than a tenth of a core was busy is told among those beside other work.
 """
 
 import argparse
@@ -22,7 +21,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from contextlib import contextmanager, redirect_stdout
 from datetime import UTC, datetime
 from io import StringIO
@@ -103,8 +101,7 @@ def planned(number):
 
 
 def busy(seconds):
-    """Other work, on whichever core: a tenth of a second of computing, a tenth of rest, for so long."""
-    os.sched_setaffinity(0, range(os.cpu_count()))
+    """Other work: a tenth of a second of computing, a tenth of rest, for so long."""
     end = time.perf_counter() + seconds
     while time.perf_counter() < end:
         work = time.perf_counter() + 0.1
@@ -246,7 +243,7 @@ def report(results, folder):
         "with the 95 % interval (Wilson). Identical code: false alarms, of any case. Else: the share caught. "
         "The gate counts from 1 % on, in several cases at once; pytest-benchmark compares the medians of two "
         "runs. Beside other work: a load of the trial's own, or others kept more than "
-        f"{BUSY:g} cores busy meanwhile, such as another decision on another core.",
+        f"{BUSY:g} cores busy meanwhile.",
         "",
         "| the side after | gate | measured by it (median) | "
         + " | ".join(f"pytest-benchmark, median:{t:.0%}" for t in THRESHOLDS)
@@ -308,37 +305,10 @@ def draw(results, path):
     figure.savefig(path)
 
 
-def on_core(cores):
-    """This process, and those that it starts, run on the next of these cores, if there are any."""
-    if not cores.empty():
-        os.sched_setaffinity(0, {cores.get()})
-
-
-def trials(first, seconds, at_once):
-    """Results as they come, of trials from number `first` on, begun for so many seconds; so many at a time,
-    each on a core of its own."""
-    end = time.monotonic() + seconds
-    spawn = multiprocessing.get_context("spawn")
-    cores = spawn.SimpleQueue()
-    for core in sorted(os.sched_getaffinity(0))[:at_once] if at_once > 1 else ():
-        cores.put(core)
-    with ProcessPoolExecutor(at_once, spawn, initializer=on_core, initargs=(cores,)) as pool:
-        going = set()
-        while going or time.monotonic() < end:
-            while len(going) < at_once and time.monotonic() < end:
-                going.add(pool.submit(run, *planned(first)))
-                first += 1
-            done, going = wait(going, return_when=FIRST_COMPLETED)
-            yield from (one.result() for one in done)
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--minutes", type=float, default=60.0, help="begin no trial after this long")
-    parser.add_argument(
-        "--at-once", type=int, default=1, help="decisions at a time, each on a core of its own"
-    )
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
     path = given.folder / "results.jsonl"
@@ -347,12 +317,14 @@ def main():
         if path.exists()
         else []
     )
-    for result in trials(len(results), 60 * given.minutes, given.at_once):
-        results.append(result)
+    end = time.monotonic() + 60 * given.minutes
+    while time.monotonic() < end:
+        trial, compared = planned(len(results))
+        results.append(run(trial, compared))
         with open(path, "ab") as file:
-            file.write(msgspec.json.encode(result) + b"\n")
+            file.write(msgspec.json.encode(results[-1]) + b"\n")
         print(
-            f"{len(results)}: {result.trial}: {result.alarms or 'no alarm'} ({result.seconds:.0f} s)",
+            f"{len(results)}: {trial}: {results[-1].alarms or 'no alarm'} ({results[-1].seconds:.0f} s)",
             flush=True,
         )
     report(results, given.folder)
