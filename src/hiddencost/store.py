@@ -11,7 +11,7 @@ import fcntl
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -31,6 +31,7 @@ from hiddencost.records import (
 
 RESULTS = "results.jsonl"
 CHUNK = 2**20
+_T = TypeVar("_T")
 
 MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 """version -> a function that turns a line of that version, as a dict, into one of the next version."""
@@ -45,8 +46,8 @@ def encode(line: Line) -> bytes:
 
 
 class Writer:
-    """Appends lines to a run folder, each on the disk before `write` returns. The folder is locked
-    until `close` or the end of this process.
+    """Appends lines to a run folder, each on the disk before `write` returns. The folder is locked until
+    `close` or the end of this process.
 
     With a header a new run begins; without one the run in the folder goes on, after a last line that a
     kill cut short is removed. Raises UserError when the folder holds another run, or none to go on with,
@@ -120,20 +121,20 @@ def results_path(run: Path) -> Path:
 def read(run: Path) -> Run:
     """A run folder, read back. A last line cut short by a kill is left out; any other damage raises
     UserError with the line's number."""
-    path = results_path(run)
-    try:
-        with open(path, "rb") as file:
-            return _assembled(_lines(file, path), path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    return _taken(run, _assembled)
 
 
 def header(run: Path) -> Header:
     """The header of a run folder alone, without what was measured. Raises UserError as `read` does."""
+    return _taken(run, _header)
+
+
+def _taken(run: Path, take: Callable[[Iterator[Line], Path], _T]) -> _T:
+    """What `take` makes of the records of a run's file."""
     path = results_path(run)
     try:
         with open(path, "rb") as file:
-            return _header(_lines(file, path), path)
+            return take(_lines(file, path), path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
 
