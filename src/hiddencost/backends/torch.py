@@ -1,6 +1,6 @@
-"""torch: `eager`, `compile` (torch.compile with inductor) and `export` (torch.export's graph, compiled so)
-without gradients; `eager_grad`, the bare call, which records the graph that a backward pass would need;
-`train`, with the backward pass."""
+"""torch: `eager`, `compile` (torch.compile with inductor, as it comes) and `export` (torch.export's graph,
+compiled so that each buffer is given up after its last use) without gradients; `eager_grad`, the bare call,
+which records the graph that a backward pass would need; `train`, with the backward pass."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from hiddencost.backends.base import Backend, no_gpu
+
+
+LEAN = {"allow_buffer_reuse": False}
+"""Options of torch.compile. Left to itself, inductor keeps a buffer that is done with for the next one of its
+size: a block's widest one, through the next block's attention (see bench/experiments/torch_compile.py)."""
 
 
 class Torch(Backend):
@@ -75,9 +80,11 @@ class Torch(Backend):
         if mode != "eager":
             inductor = torch._dynamo.lookup_backend("inductor")
 
+            changes = LEAN if mode == "export" else {}
+
             def counted(graph: Any, examples: Any) -> Any:
                 traced()
-                return inductor(graph, examples)
+                return inductor(graph, examples, config_patches=changes)
 
             def compiled(what: Callable[..., Any]) -> Any:
                 return torch.compile(what, backend=counted, dynamic=False)
