@@ -10,7 +10,7 @@ import random
 import re
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import numpy as np
 from hiddencost import backends, own, peers, strategies
 from hiddencost.errors import UserError
 from hiddencost.graph import flat_inputs
-from hiddencost.grid import Time
+from hiddencost.grid import PEERS, Time
 from hiddencost.grid.planning import SAME_WEIGHTS, Fault, Meeting
 from hiddencost.models import LoadedModel, stack_of
 from hiddencost.plan import Plan, Wanted
@@ -225,6 +225,11 @@ def expected_values(process: Process, case: Case, inputs: dict[str, Any]) -> dic
     return {**values, OUTPUT: whole[len(every.named) :]}
 
 
+def _real(inputs: Mapping[str, Any]) -> Any:
+    """(batch, length): where a token is real, and not padding."""
+    return next(inputs[name] for name in ("padding_mask", "attention_mask") if name in inputs) == 1
+
+
 def same_elsewhere(process: Process, case: Case, inputs: dict[str, Any], expected: dict[str, Any]) -> None:
     """Where jobs of several backends take turns, all have to read the same hidden states: the first backend
     leaves its own in a folder, and the others wait for them. Padding is left out: what stands there means
@@ -235,7 +240,7 @@ def same_elsewhere(process: Process, case: Case, inputs: dict[str, Any], expecte
     folder, first = Path(process.meeting.values), process.meeting.backend
     model = SAME_WEIGHTS.get(case.model, case.model)
     path = folder / f"{model}-{case.dtype}-{case.batch}x{case.length}.npz"
-    real = next(inputs[name] for name in ("padding_mask", "attention_mask") if name in inputs) == 1
+    real = _real(inputs)
     states = {name: np.asarray(value, "float32")[real] for name, value in expected.items() if name != OUTPUT}
     if case.backend == first:
         unfinished = folder / f"{os.getpid()}.npz"
@@ -252,12 +257,12 @@ def same_elsewhere(process: Process, case: Case, inputs: dict[str, Any], expecte
             _same_values(states[name], theirs[name], BETWEEN_BACKENDS[case.dtype])
 
 
-def _same_values(mine: Any, theirs: Any, tolerance: float) -> float:
-    """The largest difference, in units of max(1, the largest of `theirs`). Raises WrongValuesError for
-    another shape or dtype, or more than `tolerance`."""
+def _same_values(mine: Any, theirs: Any, tolerance: float, at: Any = ...) -> float:
+    """The largest difference `at` some places, in units of max(1, the largest of `theirs` there). Raises
+    WrongValuesError for another shape or dtype, or more than `tolerance`."""
     if mine.shape != theirs.shape or mine.dtype != theirs.dtype:
         raise WrongValuesError(f"{mine.dtype}{mine.shape} where {theirs.dtype}{theirs.shape} was expected")
-    mine, theirs = np.asarray(mine, dtype="float32"), np.asarray(theirs, dtype="float32")
+    mine, theirs = np.asarray(mine, dtype="float32")[at], np.asarray(theirs, dtype="float32")[at]
     found = float(np.abs(mine - theirs).max()) / max(1.0, float(np.abs(theirs).max()))
     if not found <= tolerance:  # nor is nan
         raise WrongValuesError(f"values differ by {found:.1e} of the largest, more than {tolerance:.0e}")
@@ -267,8 +272,10 @@ def _same_values(mine: Any, theirs: Any, tolerance: float) -> float:
 def difference(
     case: Case, result: Any, extraction: strategies.Extraction, process: Process, expected: Any
 ) -> float:
-    """The largest difference to the expected values, in units of the tolerance's scale. Raises
-    WrongValuesError for another number, shape or dtype of states."""
+    """The largest difference to the expected values, in units of the tolerance's scale; of another library,
+    which may compute attention in a way of its own, at real tokens alone (at 4 x 512 TransformerLens differs
+    by 1e-6 there, and by 1.3e-5 at padding). Raises WrongValuesError for another number, shape or dtype of
+    states."""
     _, every = process.of(case)
     if case.mode == "train":
         return _same_gradients(
@@ -286,7 +293,8 @@ def difference(
         raise WrongValuesError(f"{len(found)} states where {len(right)} were asked for")
     pairs = zip(map(backends.to_numpy, found), right, strict=True)
     tolerance = TOLERANCE[case.dtype]
-    return max((_same_values(mine, theirs, tolerance) for mine, theirs in pairs), default=0.0)
+    at = _real(process.inputs(case)) if case.backend in PEERS and case.points != OUTPUT else ...
+    return max((_same_values(mine, theirs, tolerance, at) for mine, theirs in pairs), default=0.0)
 
 
 def _same_gradients(mine: Sequence[Any], theirs: Sequence[Any], tolerance: float) -> float:
