@@ -39,7 +39,8 @@ RESIDENT_SETTINGS = {**NO_ONEDNN, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRI
 slow, and memray counts what is asked for whatever the allocator keeps, so the heap does without."""
 SAMPLE_SECONDS = 0.005
 WARM_CALLS = 2
-"""What Keras and Python cache, they cache in the first two calls of a process."""
+"""What Keras and Python cache, they cache in the first two calls of a process; for the second one
+torch.compile may compile once more."""
 LEAST_OF = 5
 """Calls of which the lowest peak is told, eager ones where Python runs ahead of the work. How far is a matter
 of chance: on JAX five of 35 calls held 1 to 2 MiB more than the others, which held the same (minilm 4x128),
@@ -205,7 +206,7 @@ def _prepared(case: Case, warm: Case) -> tuple[Callable[[], Any], backends.Compi
     if skipped:
         raise SkippedError(skipped)
     run = backends.compile_(process.built(case), case.mode, process.of(case)[0].model)
-    for _ in range(WARM_CALLS if case.mode == "eager" else 1):
+    for _ in range(WARM_CALLS if case.mode in ("eager", "compile") else 1):
         run(backends.place(process.inputs(warm), case.mode, warm.batch))
     placed = backends.place(process.inputs(case), case.mode, case.batch)
     fault = process.fault(case)
