@@ -10,7 +10,6 @@ from typing import Any
 
 from hiddencost.backends.base import Backend, no_gpu
 
-
 LEAN = {"allow_buffer_reuse": False}
 """Options of torch.compile. Left to itself, inductor keeps a buffer that is done with for the next one of its
 size: a block's widest one, through the next block's attention (see bench/experiments/torch_compile.py)."""
