@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from hiddencost import grid, measure, page, peers, store, suites
+from hiddencost import backends, grid, measure, page, peers, store, suites
 from hiddencost.errors import UserError
 from hiddencost.grid import Time, checking, planning
 from hiddencost.grid.planning import Meeting
@@ -176,6 +176,25 @@ def test_the_first_backend_leaves_its_states_and_the_others_are_held_against_the
     measure.same_elsewhere(process, mine.with_(mode="predict"), {}, {})  # is not compared
 
 
+def test_what_a_library_computes_at_padding_is_not_held_against_it(monkeypatch):
+    """Keras's own ways compute the same there too: they run the same operations."""
+    monkeypatch.setattr(backends, "to_numpy", lambda value: value)
+    every = SimpleNamespace(select=lambda points: [SimpleNamespace(name=points)])
+    process = SimpleNamespace(
+        of=lambda case: (None, every), inputs=lambda case: {"attention_mask": np.array([[1, 0]])}
+    )
+    itself = SimpleNamespace(states=lambda result: [result])
+
+    def found(value, padded, backend):
+        case = CASE.with_(strategy="a_way", points="block_0", backend=backend)
+        return measure.difference(case, states(value, padded)["block_0"], itself, process, states(2.0))
+
+    assert found(2.0, 7.0, "transformer_lens") == 0.0
+    for value, padded, backend in ((2.1, 0.0, "transformer_lens"), (2.0, 7.0, "torch")):
+        with pytest.raises(measure.WrongValuesError, match="values differ by"):
+            found(value, padded, backend)
+
+
 def test_a_first_backend_that_leaves_nothing_is_told_and_not_waited_for_for_ever(tmp_path, monkeypatch):
     monkeypatch.setattr(measure, "AWAIT_SECONDS", 0.01)
     with pytest.raises(UserError, match=r"^transformers has left no hidden states to compare with$"):
@@ -291,13 +310,42 @@ def test_the_fastest_way_is_chosen_shape_by_shape():
                 if plain.case == peer
             ]
     header = msgspec.structs.replace(run.header, planned=tuple(dict.fromkeys(m.case for m in found)))
-    table = best_ways(Table(Run(header=header, environments=(), measurements=tuple(found))), "middle")
+    (table,) = best_ways(Table(Run(header=header, environments=(), measurements=tuple(found))), "middle")
     assert table.header == ("backend", "way", "1x16", "4x16")
     rows = {row[0]: row[1:] for row in table.rows}
     assert rows["transformers, eager"][0] == "fx_graph, forward_hooks"
     assert [cell[:4] for cell in rows["transformers, eager"][1:]] == ["0.50", "0.70"]
     assert rows["tensorflow, eager"][0] == "functional_submodel"
     assert [cell[:4] for cell in rows["tensorflow, eager"][1:]] == ["1.50", "–"]
+
+
+def test_the_leanest_way_is_chosen_of_all_whose_heap_was_read():
+    """Also of those that took no turns; what was read at a shape at which none took turns is left out."""
+    run = run_of_two()
+    peer = CASE.with_(backend="transformers")
+    hooks, graph = (peer.with_(strategy=name, points="middle") for name in ("forward_hooks", "fx_graph"))
+    held = {
+        hooks: 3 * 2**20,
+        graph: 2**20,
+        graph.with_(batch=4): 2**19,
+        CASE.with_(strategy="functional_submodel", points="middle"): 2**21,
+        CASE: 2**22,
+    }
+    read = (Measurement(case=case, metric="peak_heap_bytes", values=(heap,)) for case, heap in held.items())
+    header = msgspec.structs.replace(run.header, planned=(*run.header.planned, *held))
+    run = Run(header=header, environments=(), measurements=(*run.measurements, *read))
+    fastest, leanest = best_ways(Table(run), "middle")
+    assert [row[:2] for row in fastest.rows] == [("tensorflow, eager", "functional_submodel")]
+    assert (leanest.title, leanest.header) == (
+        "leanest way to read: middle, peak heap",
+        ("backend", "way", "1x16"),
+    )
+    assert leanest.rows == (
+        ("tensorflow, eager", "functional_submodel", "2.000 MiB"),
+        ("transformers, eager", "fx_graph", "1.000 MiB"),
+    )
+    titles = [line for line in page.together_lines(run) if line.endswith("peak heap")]
+    assert titles == ["plain forward pass, peak heap", "leanest way to read: middle, peak heap"]
 
 
 def test_the_plot_shows_each_backend_at_each_shape_with_its_plain_pass_middle_and_all():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from hiddencost.records import REFERENCE, TOGETHER, TWIN, Case
@@ -53,15 +53,49 @@ def _meetings(table: Table) -> list[Meeting]:
 
 
 def fastest(table: Table, met: Iterable[Meeting], points: str) -> dict[Program, dict[Meeting, Case]]:
-    """The case of each program's fastest way to read `points`, at each shape that it was measured at."""
+    """The case of each program's fastest way to read `points`, at each shape that it was timed at."""
+
+    def ratio(case: Case, meeting: Meeting) -> float | None:
+        comparison = table.compare(case, meeting.first)
+        return comparison.ratio if comparison else None
+
+    return _least(((meeting, meeting.cases) for meeting in met), points, ratio)
+
+
+def leanest(table: Table, met: Iterable[Meeting], points: str) -> dict[Program, dict[Meeting, Case]]:
+    """The case of each program's way with the lowest peak heap to read `points`, at each shape where that was
+    read: of all ways, also those that took no turns."""
+
+    def heap(case: Case, _: Meeting) -> float | None:
+        found = table.center(case, "peak_heap_bytes")
+        return found[0] if found else None
+
+    measured = set(table.cases("peak_heap_bytes"))
+    held = [case for case in table.run.header.planned if case in measured]
+    at_shapes = (
+        (meeting, [case for case in held if _circumstances(case) == _circumstances(meeting.first)])
+        for meeting in met
+    )
+    return _least(at_shapes, points, heap)
+
+
+def _circumstances(case: Case) -> tuple[int, int | None, str, str]:
+    return case.batch, case.length, case.device, case.dtype
+
+
+def _least(
+    ways: Iterable[tuple[Meeting, Iterable[Case]]],
+    points: str,
+    value: Callable[[Case, Meeting], float | None],
+) -> dict[Program, dict[Meeting, Case]]:
     found: dict[Program, dict[Meeting, Case]] = defaultdict(dict)
-    best: dict[tuple[Program, Meeting], float] = {}
-    for meeting in met:
-        for case in meeting.cases:
-            if case.points != points or case.reduction != "none":
+    least: dict[tuple[Program, Meeting], float] = {}
+    for meeting, cases in ways:
+        for case in cases:
+            if case.points != points or case.reduction != "none" or case.strategy == TWIN:
                 continue
-            who, comparison = program(case), table.compare(case, meeting.first)
-            if comparison and comparison.ratio < best.get((who, meeting), math.inf):
-                best[who, meeting] = comparison.ratio
+            who, taken = program(case), value(case, meeting)
+            if taken is not None and taken < least.get((who, meeting), math.inf):
+                least[who, meeting] = taken
                 found[who][meeting] = case
     return dict(found)

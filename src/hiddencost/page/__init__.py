@@ -105,14 +105,16 @@ def summary_lines(run: Run) -> list[str]:
 
 
 def together_lines(run: Run) -> list[str]:
-    """For a terminal: the plain passes of the backends that took turns, where any did, and the fastest way of
-    each to read one kind of points: that which the most of them read at the most shapes."""
-    passes, *read = best_ways_of_all(table_of(run)) or (None,)
-    if passes is None:
-        return []
-    fullest = max(read, key=lambda grid: sum(cell != NONE for row in grid.rows for cell in row), default=None)
+    """For a terminal: the plain passes of the backends that took turns, where any did, and the fastest and
+    leanest way of each to read one kind of points: that which the most of them read at the most shapes."""
+    passes, *read = best_ways_of_all(table_of(run)) or ((),)
+
+    def filled(grids: Sequence[Grid]) -> int:
+        return sum(cell != NONE for row in grids[0].rows for cell in row)
+
+    fullest = max(read, key=filled, default=())
     lines: list[str] = []
-    for grid in filter(None, (passes, fullest)):
+    for grid in (*passes, *fullest):
         rows = [tuple(map(one_line, row)) for row in (grid.header, *grid.rows)]
         lines += ["", one_line(grid.title), *aligned(rows)]
     return lines
