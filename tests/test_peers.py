@@ -15,8 +15,8 @@ from hiddencost import backends, grid, measure, page, peers, store, suites
 from hiddencost.errors import UserError
 from hiddencost.grid import Time, checking, planning
 from hiddencost.grid.planning import Meeting
-from hiddencost.page.together import best_ways, together
-from hiddencost.records import OUTPUT, REFERENCE, TOGETHER, TWIN, Case, Header, Measurement, Run
+from hiddencost.page.together import best_ways, best_ways_of_all, together
+from hiddencost.records import OUTPUT, REFERENCE, SINGLE_BLOCK, TOGETHER, TWIN, Case, Header, Measurement, Run
 from hiddencost.stats import Table
 
 TESTS = Path(__file__).parent
@@ -330,6 +330,7 @@ def test_the_leanest_way_is_chosen_of_all_whose_heap_was_read():
         graph.with_(batch=4): 2**19,
         CASE.with_(strategy="functional_submodel", points="middle"): 2**21,
         CASE: 2**22,
+        CASE.with_(strategy=SINGLE_BLOCK): 2**18,
     }
     read = (Measurement(case=case, metric="peak_heap_bytes", values=(heap,)) for case, heap in held.items())
     header = msgspec.structs.replace(run.header, planned=(*run.header.planned, *held))
@@ -344,6 +345,8 @@ def test_the_leanest_way_is_chosen_of_all_whose_heap_was_read():
         ("tensorflow, eager", "functional_submodel", "2.000 MiB"),
         ("transformers, eager", "fx_graph", "1.000 MiB"),
     )
+    (_, passes), *_ = best_ways_of_all(Table(run))
+    assert passes.rows == (("tensorflow, eager", "plain forward pass", "4.000 MiB"),)
     titles = [line for line in page.together_lines(run) if line.endswith("peak heap")]
     assert titles == ["plain forward pass, peak heap", "leanest way to read: middle, peak heap"]
 

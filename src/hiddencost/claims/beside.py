@@ -7,8 +7,11 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from hiddencost.records import REFERENCE, TOGETHER, TWIN, Case
+from hiddencost.records import REFERENCE, SINGLE_BLOCK, TOGETHER, TWIN, Case
 from hiddencost.stats import Table
+
+NO_WAYS = (TWIN, SINGLE_BLOCK)
+"""What is measured beside the ways, and reads nothing."""
 
 
 class Meeting(NamedTuple):
@@ -92,7 +95,7 @@ def _least(
     least: dict[tuple[Program, Meeting], float] = {}
     for meeting, cases in ways:
         for case in cases:
-            if case.points != points or case.reduction != "none" or case.strategy == TWIN:
+            if case.points != points or case.reduction != "none" or case.strategy in NO_WAYS:
                 continue
             who, taken = program(case), value(case, meeting)
             if taken is not None and taken < least.get((who, meeting), math.inf):
