@@ -178,6 +178,15 @@ def test_payload_in_words() -> None:
     )
 
 
+def test_what_is_the_same_everywhere_is_told_once() -> None:
+    one = Figure(name="payload of one example", value=2 * MIB, unit="B", where="for m")
+    other = msgspec.structs.replace(one, where="for n")
+    answer = Answer(id="payload", word="holds", figures=(one, other))
+    assert sentence(answer) == "All hidden states of one example take 2.000 MiB."
+    answer = msgspec.structs.replace(answer, figures=(one, msgspec.structs.replace(other, value=3 * MIB)))
+    assert sentence(answer) == "All hidden states of one example take 2.000 MiB for m and 3.000 MiB for n."
+
+
 def test_payload_tells_bytes_that_differ_from_the_formula_and_missing_weights() -> None:
     answer = answer_of("payload", states(8, None, returned=9))
     assert answer.facts["formula"] == "exactly in 0 of 1 cases of the functional sub-model"

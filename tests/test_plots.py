@@ -922,3 +922,4 @@ def test_titles_are_balanced() -> None:
     assert len(lines) == 2
     assert abs(len(lines[0]) - len(lines[1])) <= 5
     assert parts.balanced("", 84) == []
+    assert parts.wrapped("batch × length 1 × 16 and 4 × 512", 30) == ["batch × length 1 × 16 and", "4 × 512"]

@@ -164,7 +164,7 @@ def _range(figures: list[Figure]) -> str:
     least, top = (which(figures, key=lambda figure: figure.value) for which in (min, max))
     if len(figures) == 1:
         return _one(top)
-    if _value(least) == _value(top) and least.low is None:  # equal everywhere: the place tells nothing
+    if _alike(figures):
         return _value(top)
     if least.where == top.where:
         return f"between {_value(least)} and {_one(top)}"
@@ -173,11 +173,18 @@ def _range(figures: list[Figure]) -> str:
 
 def _places(figures: list[Figure]) -> str:
     """`up to 1.00 [0.98, 1.02] in eager and up to 1.05 [1.03, 1.07] in graph`: the largest of each."""
+    if len(figures) > 1 and _alike(figures):
+        return _value(figures[0])
     by_place: dict[str, list[Figure]] = defaultdict(list)
     for figure in figures:
         by_place[figure.where].append(figure)
     tops = [(found, max(found, key=lambda figure: figure.value)) for found in by_place.values()]
     return listed(("up to " if len(found) > 1 else "") + _one(top) for found, top in tops)
+
+
+def _alike(figures: list[Figure]) -> bool:
+    """Whether they are the same everywhere, and known exactly: then the place tells nothing."""
+    return len({_value(figure) for figure in figures}) == 1 and all(figure.low is None for figure in figures)
 
 
 def _one(figure: Figure) -> str:

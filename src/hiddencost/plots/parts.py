@@ -43,8 +43,8 @@ class Sheet:
 
     def __init__(self, title: str, scope: str, body: float, caption: str = "") -> None:
         title_lines = balanced(title, 84)
-        scope_lines = textwrap.wrap(scope, 118, break_on_hyphens=False)
-        caption_lines = textwrap.wrap(caption, 122, break_on_hyphens=False)
+        scope_lines = wrapped(scope, 118)
+        caption_lines = wrapped(caption, 122)
         self._top = EDGE + TITLE_LINE * len(title_lines) + SMALL_LINE * len(scope_lines) + 0.12
         bottom = EDGE + SMALL_LINE * len(caption_lines)
         self.height = self._top + body + bottom
@@ -118,12 +118,18 @@ def text_width(text: str, size: float = style.SMALL) -> float:
     return len(text.replace(r"\$", "$")) * size * 0.60 / 72
 
 
+def wrapped(text: str, width: int) -> list[str]:
+    """Lines of at most `width` characters, none of which ends within a shape (`4 × 512`)."""
+    whole = textwrap.wrap(text.replace(" × ", "\u00a0×\u00a0"), width, break_on_hyphens=False)
+    return [line.replace("\u00a0×\u00a0", " × ") for line in whole]
+
+
 def balanced(text: str, width: int) -> list[str]:
     """Lines of at most `width` characters, as few as it takes and of about the same length."""
-    lines = textwrap.wrap(text, width, break_on_hyphens=False)
+    lines = wrapped(text, width)
     while width > 20 and lines:
         width -= 1
-        narrower = textwrap.wrap(text, width, break_on_hyphens=False)
+        narrower = wrapped(text, width)
         if len(narrower) > len(lines):
             break
         lines = narrower
