@@ -185,9 +185,10 @@ def test_it_is_saved_and_loaded_with_its_model(bert, tmp_path, strategy):
     np.testing.assert_array_equal(array(loaded(inputs)[0]), array(reader(inputs)["block_0"]))
 
 
-@pytest.mark.parametrize("mode", [mode for mode in MODES if mode in ("graph", "xla", "jit", "export")])
+@pytest.mark.parametrize("mode", [mode for mode in MODES if mode in ("jit", "export")])
 def test_a_compiled_run_gives_a_wide_tensor_up_after_its_last_use(process, mode):
-    """Of 16, 12 and 16 MiB never two at once. (Inductor, left to itself, keeps the first for the last.)"""
+    """Of 16, 12 and 16 MiB never two at once. (Inductor, left to itself, keeps the first for the last. What is
+    live on TensorFlow does not show here: oneDNN keeps an arena.)"""
     import keras
 
     tensor = given = keras.Input((16,))
