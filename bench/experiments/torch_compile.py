@@ -235,9 +235,10 @@ def main(folder):
         "[keras#23327](https://github.com/keras-team/keras/pull/23327).",
         "",
         'Without reuse of buffers is `torch.compile(..., options={"allow_buffer_reuse": False})`. Left to '
-        "itself, inductor keeps a buffer that is done with for the next one of its size: a block's widest "
-        "one, through the next block's attention "
-        "([pytorch#145883](https://github.com/pytorch/pytorch/issues/145883)).",
+        "itself, inductor keeps a buffer that is done with for the next one of its size where it takes the "
+        "peak to be no higher for that; but it counts twice what is worked on in place "
+        "([pytorch#192578](https://github.com/pytorch/pytorch/pull/192578)), so that a block's widest buffer "
+        "lives through the next block's attention.",
     ]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "torch-compile.md").write_text("\n".join(lines) + "\n")

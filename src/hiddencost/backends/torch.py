@@ -12,7 +12,9 @@ from hiddencost.backends.base import Backend, no_gpu
 
 LEAN = {"allow_buffer_reuse": False}
 """Options of torch.compile. Left to itself, inductor keeps a buffer that is done with for the next one of its
-size: a block's widest one, through the next block's attention (see bench/experiments/torch_compile.py)."""
+size where it takes the peak to be no higher for that; but it counts twice what is worked on in place
+(pytorch#192578), so that a block's widest buffer lives through the next block's attention (see
+bench/experiments/torch_compile.py)."""
 
 
 class Torch(Backend):
