@@ -21,12 +21,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from statistics import median
 
 import numpy as np
 
 from hiddencost import backends, environment, measure, memory, peers, stats
+from hiddencost.backends.torch import LEAN, exported
 from hiddencost.formatting import piped, quantity
 from hiddencost.grid import Time
 from hiddencost.records import REFERENCE, Case
@@ -42,7 +44,6 @@ WAYS = {
     "theirs": "transformers: torch.compile",
     "theirs_lean": "transformers: the same without reuse of buffers",
 }
-LEAN = {"allow_buffer_reuse": False}
 
 
 class GivenUp(logging.Handler):
@@ -52,22 +53,6 @@ class GivenUp(logging.Handler):
 
     def emit(self, record):
         self.functions += "hit config.recompile_limit" in record.getMessage()
-
-
-def as_it_comes(extraction, model, placed):
-    """torch.export's graph, compiled by torch.compile as it comes."""
-    import torch
-
-    class Whole(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.model = model  # whose weights are the program's
-
-        def forward(self, inputs):
-            return extraction.run(inputs)
-
-    program = torch.export.export(Whole(), (placed,), strict=False)
-    return torch.compile(program.module(), dynamic=False)
 
 
 def calls_of(way, place, process):
@@ -92,7 +77,8 @@ def calls_of(way, place, process):
             calls["middle"] = process.compiled(middle.with_(mode=way))[1]
     elif way == "reusing":
         for name, one in (("plain", case), ("middle", middle)):
-            calls[name] = as_it_comes(process.built(one), process.of(one)[0].model, placed)
+            weights_of = process.of(one)[0].model
+            calls[name] = exported(process.built(one).run, weights_of, partial(torch.compile, dynamic=False))
     else:
         compiled = torch.compile(bert, dynamic=False, options=LEAN if way == "theirs_lean" else {})
         calls["plain"] = lambda _: compiled(**named)

@@ -90,7 +90,7 @@ class Torch(Backend):
             def compiled(what: Callable[..., Any]) -> Any:
                 return torch.compile(what, backend=counted, dynamic=False)
 
-            inner = compiled(run) if mode == "compile" else _exported(run, model, compiled)
+            inner = compiled(run) if mode == "compile" else exported(run, model, compiled)
 
         def without_gradients(*arguments: Any) -> Any:
             with torch.no_grad():
@@ -121,7 +121,7 @@ class Torch(Backend):
         return host.numpy()
 
 
-def _exported(
+def exported(
     run: Callable[..., Any], model: Any, compiled: Callable[[Callable[..., Any]], Any]
 ) -> Callable[..., Any]:
     """The same function with its whole graph recorded first, once for each structure, shape and flag of its
