@@ -4,7 +4,7 @@
 
 Each trial is one whole decision, as `hiddencost gate --against` makes it: both sides in processes of their
 own, side by side, what is suspected measured again. The kinds of trial take turns; every result is appended
-to FOLDER/results.jsonl, so that trials may be collected in several sittings. Beside a third of them, the
+to FOLDER/results.jsonl, so that trials may be collected in several sittings. Beside a sixth of them, the
 same work is judged by pytest-benchmark's comparison of two runs, one after the other, in the same time. Then
 FOLDER gets report.md and calibration.svg, from all results collected so far.
 
@@ -90,7 +90,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 SAME, LOADED, THREE, TWO = Trial(), Trial(load=True), Trial(slower=0.03), Trial(slower=0.02)
 OFTEN = (SAME, THREE, LOADED, TWO, SAME, SAME, THREE, LOADED, TWO, SAME)
 RARE = (Trial(slower=0.05), Trial(slower=0.10), Trial(slower=0.01), Trial(states=1))
-COMPARED = 3
+COMPARED = 6
 """Of so many turns of all kinds, one is compared with pytest-benchmark."""
 
 

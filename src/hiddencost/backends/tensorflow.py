@@ -62,8 +62,10 @@ class TensorFlow(Backend):
 
         if mode == "eager":
             return run
+        # AutoGraph would rewrite this package's own functions, half a second for each process: layers it
+        # never reaches, as it leaves out whatever Keras calls (and Keras's own `predict` does without it).
         compiled: Callable[..., Any] = tf.function(
-            differentiated if mode == "train" else counted, jit_compile=mode == "xla"
+            differentiated if mode == "train" else counted, autograph=False, jit_compile=mode == "xla"
         )
         return compiled
 
