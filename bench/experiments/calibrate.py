@@ -36,6 +36,7 @@ from scipy.stats import binomtest
 
 from hiddencost import environment, grid, trees
 from hiddencost.cli.gate import decide
+from hiddencost.formatting import quantity
 from hiddencost.gate.outcome import REGRESSIONS
 from hiddencost.grid import planning
 
@@ -49,22 +50,25 @@ THRESHOLDS = (0.01, 0.03, 0.05, 0.10)
 
 class Trial(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A kind of decision. slower: by how much one case is; load: other work beside it; states: hidden states
-    that one case keeps alive more than it needs."""
+    that one case keeps alive more than it needs; batch: in place of the grid's own."""
 
     slower: float = 0.0
     load: bool = False
     states: int = 0
+    batch: int = 0
 
     def __str__(self):
         if self.states:
             return f"{self.states} hidden state kept"
         what = f"{self.slower:.0%} slower" if self.slower else "identical"
+        what += f", batch {self.batch}" if self.batch else ""
         return f"{what}, beside other work" if self.load else what
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
     """What was decided. alarms: (case, metric, word, ratio) of each regression told. ratio, half_width,
-    detectable: of the slowed case, with the smallest slowdown that would have been seen. plain: by how much
+    detectable: of the slowed case, with the smallest slowdown that would have been seen; call_seconds: what a
+    call of it takes (decisions of before it was kept have none). plain: by how much
     pytest-benchmark's medians moved, by case. others: cores that other processes kept busy meanwhile, those
     of the trial's own load not counted."""
 
@@ -73,6 +77,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     ratio: float | None
     detectable: float | None
     half_width: float | None
+    call_seconds: float | None = None
     seconds: float
     plain: dict[str, float] = {}
     plain_seconds: float = 0.0
@@ -88,7 +93,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
 
 SAME, LOADED, THREE, TWO = Trial(), Trial(load=True), Trial(slower=0.03), Trial(slower=0.02)
-OFTEN = (SAME, THREE, LOADED, TWO, SAME, SAME, THREE, LOADED, TWO, SAME)
+LONGER = Trial(batch=16)
+OFTEN = (SAME, THREE, LONGER, TWO, SAME, SAME, THREE, LOADED, TWO, SAME)
 RARE = (Trial(slower=0.05), Trial(slower=0.10), Trial(slower=0.01), Trial(states=1))
 COMPARED = 6
 """Of so many turns of all kinds, one is compared with pytest-benchmark."""
@@ -135,6 +141,8 @@ def load(wanted):
 def decided(trial, folder):
     """One decision of the gate: identical trees, the side after made worse as the trial says."""
     small, text = grid.read(grid.grid_path("calibrate"))
+    for axes in small.forward if trial.batch else ():
+        axes.batch = [trial.batch]
     if trial.states:
         small.forward.clear()
     else:
@@ -200,6 +208,7 @@ def run(trial, compared):
         ratio=slowed and slowed.ratio,
         detectable=slowed and slowed.smallest_detectable,
         half_width=slowed and slowed.high and (slowed.high - slowed.low) / 2,
+        call_seconds=slowed and slowed.before,
         seconds=round(seconds, 1),
         plain=moved,
         plain_seconds=round(took, 1),
@@ -233,7 +242,7 @@ def plainly(result, threshold):
 
 
 def report(results, folder):
-    kinds = sorted({result.kind for result in results}, key=lambda t: (t.states, t.slower, t.load))
+    kinds = sorted({result.kind for result in results}, key=lambda t: (t.states, t.slower, t.load, t.batch))
     lines = [
         "# How often is the gate wrong?",
         "",
@@ -259,13 +268,24 @@ def report(results, folder):
         moved = f"{median(ratios) - 1:+.1%}" if ratios else "–"
         caught_share = share(sum(map(caught, mine)), len(mine))
         lines.append(f"| {kind} | {caught_share} | {moved} | {' | '.join(cells)} | {seconds:.0f} |")
+    same = [result for result in results if not result.trial.slower and not result.trial.states]
+    lines += ["", f"Identical code in all: {share(sum(map(caught, same)), len(same))} false alarms."]
     quiet = [r for r in results if r.half_width and not r.kind.load]
+    for what, mine in (
+        ("quiet", [r for r in quiet if not r.trial.batch]),
+        ("quiet, batch 16", [r for r in quiet if r.trial.batch]),
+    ):
+        known = [r.call_seconds for r in mine if r.call_seconds]
+        each = f" (a call takes {quantity(median(known), unit='s')})" if known else ""
+        if mine:
+            lines += [
+                "",
+                f"Half-width of the interval of `{SLOWED}` in a decision, {what}{each}: "
+                f"{median(r.half_width for r in mine):.2%} in the median of {len(mine)}; smallest slowdown "
+                f"that it would have seen with 80 % power: {median(r.detectable for r in mine):.1%}.",
+            ]
     if quiet:
         lines += [
-            "",
-            f"Half-width of the interval of `{SLOWED}` in a decision, quiet, median: "
-            f"{median(r.half_width for r in quiet):.1%}; smallest slowdown that it would have seen with 80 % "
-            f"power, median: {median(r.detectable for r in quiet):.1%}.",
             "",
             "![The share of slowdowns told, by the gate and by pytest-benchmark](calibration.svg)",
         ]
