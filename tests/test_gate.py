@@ -245,6 +245,43 @@ def test_a_suspicion_stands_only_when_it_is_seen_again():
     assert gate.confirmed(first, [change("missing", None)]) == first
 
 
+def decided(generator, slower):
+    """Which of three ways are told to be slower, of which the first is, measured twice in eight blocks; and
+    what is said to be detectable of the first."""
+
+    def judged(shifts, alpha):
+        found = [Evidence(case, "seconds", 1, 1, shifts=some) for case, some in shifts.items()]
+        return {change.case: change for change in judge(found, {"seconds": 0.0}, alpha)}
+
+    def blocks(case):
+        return tuple(generator.normal(slower if case is ALL else 0.0, 0.01, 8))
+
+    first = judged({case: blocks(case) for case in (ALL, SUBMODEL, GROUP)}, gate.SUSPECT)
+    suspected = [case for case, change in first.items() if change.word == "slower"]
+    again = judged({case: blocks(case) for case in suspected}, gate.CONFIRMED) if suspected else {}
+    told = {case for case, change in again.items() if change.word == "slower"}
+    return told, first[ALL].smallest_detectable
+
+
+def test_both_times_together_are_wrong_in_one_of_a_hundred_and_see_what_is_said_to_be_detectable():
+    """By simulation, without a threshold: noise alone is told in 1 % of the decisions at most, a slowdown as
+    large as `smallest_detectable` in 80 %."""
+    generator = np.random.default_rng(0)
+    found = [decided(generator, 0.0) for _ in range(3000)]
+    assert np.mean([bool(told) for told, _ in found]) == pytest.approx(0.009, abs=0.004)
+    slower = math.log1p(np.mean([detectable for _, detectable in found]))
+    seen = np.mean([ALL in decided(generator, slower)[0] for _ in range(2000)])
+    assert seen == pytest.approx(0.80, abs=0.03)
+
+
+def test_what_seems_faster_is_not_measured_again_and_needs_more():
+    faster = [Evidence(ALL, "seconds", 1, 1, shifts=(-0.02, -0.05, -0.03, 0.01, -0.03))]
+    assert judge(faster, {"seconds": 0.01}, gate.SUSPECT)[0].word != "faster"
+    slower = [Evidence(ALL, "seconds", 1, 1, shifts=(0.02, 0.05, 0.03, -0.01, 0.03))]
+    assert judge(slower, {"seconds": 0.01}, gate.SUSPECT)[0].word == "slower"
+    assert judge(slower, {"seconds": 0.01}, gate.SURE)[0].word == "unclear"
+
+
 # -- against a baseline --
 
 

@@ -34,7 +34,7 @@ import matplotlib.pyplot as plt
 import msgspec
 from scipy.stats import binomtest
 
-from hiddencost import environment, grid, trees
+from hiddencost import environment, gate, grid, trees
 from hiddencost.cli.gate import decide
 from hiddencost.formatting import quantity
 from hiddencost.gate.outcome import REGRESSIONS
@@ -70,7 +70,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     detectable: of the slowed case, with the smallest slowdown that would have been seen; call_seconds: what a
     call of it takes (decisions of before it was kept have none). plain: by how much
     pytest-benchmark's medians moved, by case. others: cores that other processes kept busy meanwhile, those
-    of the trial's own load not counted."""
+    of the trial's own load not counted. suspect: the gate's chance of a false suspicion then."""
 
     trial: Trial
     alarms: tuple[tuple[str, str, str, float], ...]
@@ -85,6 +85,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     when: str
     processor: str
     commit: str
+    suspect: float = 0.05
 
     @property
     def kind(self) -> Trial:
@@ -216,6 +217,7 @@ def run(trial, compared):
         others=round(others, 3),
         processor=environment.processor(),
         commit=source(),
+        suspect=gate.SUSPECT,
     )
 
 
@@ -241,8 +243,48 @@ def plainly(result, threshold):
     return any(shift > threshold for shift in result.plain.values())
 
 
+def table(results):
+    """How often a regression was told, by the kind of decision."""
+    lines = [
+        "| the side after | gate | measured by it (median) | "
+        + " | ".join(f"pytest-benchmark, median:{t:.0%}" for t in THRESHOLDS)
+        + " | seconds of a decision |",
+        "| --- | --- | --- | " + "--- | " * len(THRESHOLDS) + "--- |",
+    ]
+    for kind in sorted({r.kind for r in results}, key=lambda t: (t.states, t.slower, t.load, t.batch)):
+        mine = [result for result in results if result.kind == kind]
+        with_plain = [result for result in mine if result.plain]
+        cells = [share(sum(plainly(r, t) for r in with_plain), len(with_plain)) for t in THRESHOLDS]
+        seconds = median(r.seconds for r in mine)
+        ratios = [result.ratio for result in mine if result.ratio]
+        moved = f"{median(ratios) - 1:+.1%}" if ratios else "–"
+        caught_share = share(sum(map(caught, mine)), len(mine))
+        lines.append(f"| {kind} | {caught_share} | {moved} | {' | '.join(cells)} | {seconds:.0f} |")
+    same = [result for result in results if not result.trial.slower and not result.trial.states]
+    return [*lines, "", f"Identical code in all: {share(sum(map(caught, same)), len(same))} false alarms."]
+
+
+def widths(results):
+    """How narrow the intervals of quiet decisions were, by the length of a call."""
+    quiet = [result for result in results if result.half_width and not result.kind.load]
+    for what, mine in (
+        ("quiet", [r for r in quiet if not r.trial.batch]),
+        ("quiet, batch 16", [r for r in quiet if r.trial.batch]),
+    ):
+        known = [r.call_seconds for r in mine if r.call_seconds]
+        each = f" (a call takes {quantity(median(known), unit='s')})" if known else ""
+        if mine:
+            yield ""
+            yield (
+                f"Half-width of the interval of `{SLOWED}` in a decision, {what}{each}: "
+                f"{median(r.half_width for r in mine):.2%} in the median of {len(mine)}; smallest slowdown "
+                f"that it would have seen with 80 % power: {median(r.detectable for r in mine):.1%}."
+            )
+
+
 def report(results, folder):
-    kinds = sorted({result.kind for result in results}, key=lambda t: (t.states, t.slower, t.load, t.batch))
+    now = [result for result in results if result.suspect == gate.SUSPECT]
+    before = [result for result in results if result.suspect != gate.SUSPECT]
     lines = [
         "# How often is the gate wrong?",
         "",
@@ -254,42 +296,24 @@ def report(results, folder):
         "runs. Beside other work: a load of the trial's own, or others kept more than "
         f"{BUSY:g} cores busy meanwhile.",
         "",
-        "| the side after | gate | measured by it (median) | "
-        + " | ".join(f"pytest-benchmark, median:{t:.0%}" for t in THRESHOLDS)
-        + " | seconds of a decision |",
-        "| --- | --- | --- | " + "--- | " * len(THRESHOLDS) + "--- |",
+        *(table(now) if now else ()),
+        *widths(now),
     ]
-    for kind in kinds:
-        mine = [result for result in results if result.kind == kind]
-        with_plain = [result for result in mine if result.plain]
-        cells = [share(sum(plainly(r, t) for r in with_plain), len(with_plain)) for t in THRESHOLDS]
-        seconds = median(r.seconds for r in mine)
-        ratios = [result.ratio for result in mine if result.ratio]
-        moved = f"{median(ratios) - 1:+.1%}" if ratios else "–"
-        caught_share = share(sum(map(caught, mine)), len(mine))
-        lines.append(f"| {kind} | {caught_share} | {moved} | {' | '.join(cells)} | {seconds:.0f} |")
-    same = [result for result in results if not result.trial.slower and not result.trial.states]
-    lines += ["", f"Identical code in all: {share(sum(map(caught, same)), len(same))} false alarms."]
-    quiet = [r for r in results if r.half_width and not r.kind.load]
-    for what, mine in (
-        ("quiet", [r for r in quiet if not r.trial.batch]),
-        ("quiet, batch 16", [r for r in quiet if r.trial.batch]),
-    ):
-        known = [r.call_seconds for r in mine if r.call_seconds]
-        each = f" (a call takes {quantity(median(known), unit='s')})" if known else ""
-        if mine:
-            lines += [
-                "",
-                f"Half-width of the interval of `{SLOWED}` in a decision, {what}{each}: "
-                f"{median(r.half_width for r in mine):.2%} in the median of {len(mine)}; smallest slowdown "
-                f"that it would have seen with 80 % power: {median(r.detectable for r in mine):.1%}.",
-            ]
-    if quiet:
+    if any(not result.kind.load and not result.trial.states for result in now):
+        picture = "The share of slowdowns told, by the gate and by pytest-benchmark"
+        lines += ["", f"![{picture}](calibration.svg)"]
+        draw(now, folder / "calibration.svg")
+    if before:
         lines += [
             "",
-            "![The share of slowdowns told, by the gate and by pytest-benchmark](calibration.svg)",
+            "## Before the gate suspected more",
+            "",
+            f"{len(before)} of the decisions are older: the gate measured again only what was slower with a "
+            f"chance of {before[0].suspect:.0%} of any false suspicion, where it is {gate.SUSPECT:.0%} now.",
+            "",
+            *table(before),
+            *widths(before),
         ]
-        draw(results, folder / "calibration.svg")
     (folder / "report.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
 

@@ -149,7 +149,7 @@ def _with_baseline(
         return gating.against_baseline(known, store.read(where), thresholds, alpha, part)
 
     changes = _judged_twice(
-        folder, planning.timed_jobs(planned), planning.memory_jobs(planned), measure, judge
+        folder, planning.timed_jobs(planned), planning.memory_jobs(planned), measure, judge, gating.SURE
     )
     return changes, changed_versions(known, store.read(folder))
 
@@ -160,10 +160,11 @@ def _judged_twice(
     memory: Sequence[planning.Job],
     measure: Callable[[Path, Sequence[planning.Job], Sequence[planning.Job]], None],
     judge: Callable[[Path, float, bool], Sequence[Change]],
+    confirmed: float,
 ) -> Sequence[Change]:
     """What `judge` says of what `measure` measures in the folder; what is suspected there is measured again,
     by itself, and only what is found again is told. `judge` is given a folder, the chance of a false alarm,
-    and whether only a part was measured there."""
+    and whether only a part was measured there. confirmed: that chance the second time."""
     warn(timed)
     measure(folder, timed, memory)
     changes = judge(folder, gating.SUSPECT, False)
@@ -173,7 +174,7 @@ def _judged_twice(
     click.echo(f"{len(suspected)} suspected: measured again")
     again = folder / "again"
     measure(again, planning.only(timed, suspected), planning.only(memory, suspected))
-    return gating.confirmed(changes, judge(again, gating.SURE, True))
+    return gating.confirmed(changes, judge(again, confirmed, True))
 
 
 def _side_by_side(
@@ -223,7 +224,8 @@ def decide(
             store.read(where / "before"), store.read(where / "after"), thresholds, alpha
         )
 
-    return _judged_twice(folder, timed, planning.memory_jobs(planned), measure, judge)
+    memory = planning.memory_jobs(planned)
+    return _judged_twice(folder, timed, memory, measure, judge, gating.CONFIRMED)
 
 
 def _run_sides(

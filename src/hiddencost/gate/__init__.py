@@ -4,12 +4,13 @@ Pure functions of records: nothing is measured here, and no framework is importe
 """
 
 from hiddencost.gate.baseline import Baseline, against_baseline, keep, read, write
-from hiddencost.gate.judging import SURE, SUSPECT
+from hiddencost.gate.judging import CONFIRMED, SURE, SUSPECT
 from hiddencost.gate.outcome import Outcome, confirmed, suspects
 from hiddencost.gate.sides import between_sides
 from hiddencost.gate.told import as_json, as_lines, as_markdown
 
 __all__ = [
+    "CONFIRMED",
     "SURE",
     "SUSPECT",
     "Baseline",
