@@ -462,6 +462,35 @@ def test_a_suspected_case_is_measured_again_with_its_reference_and_nothing_else(
     assert planning.only([job], [GROUP.with_(length=99)]) == []
 
 
+@pytest.mark.parametrize("baseline", [False, True])
+def test_what_is_measured_twice_on_both_sides_needs_both_chances_and_a_baseline_serves_twice(
+    baseline, monkeypatch, tmp_path
+):
+    judging = sys.modules["hiddencost.cli.gate"]
+    chances = []
+
+    def found(before, after, thresholds, alpha, part=False):
+        chances.append(alpha)
+        return [Change(case=ALL, metric="seconds", word="slower", timed=True)]
+
+    monkeypatch.setattr(judging, "warn", lambda jobs: None)
+    monkeypatch.setattr(judging, "measured", lambda *_: None)
+    monkeypatch.setattr(judging, "_run_sides", lambda *_: None)
+    monkeypatch.setattr(judging, "changed_versions", lambda *_: [])
+    monkeypatch.setattr(judging.store, "read", lambda folder: None)
+    monkeypatch.setattr(gate, "between_sides", found)
+    monkeypatch.setattr(gate, "against_baseline", found)
+    if baseline:
+        known = gate.keep(gate_runs.run(gate_runs.alone()), "first")
+        gate.write(known, tmp_path / "baseline.json")
+        judging._with_baseline(None, tmp_path / "baseline.json", tmp_path / "run", None)
+        assert chances == [gate.SUSPECT, gate.SURE]
+    else:
+        judging.decide((None, None), PLANNED, "", tmp_path / "run", grid.GATED)
+        assert chances == [gate.SUSPECT, gate.CONFIRMED]
+        assert math.prod(chances) == pytest.approx(gate.SURE)
+
+
 def git(folder, *arguments):
     command = ["git", "-c", "user.name=a", "-c", "user.email=a@b", *arguments]
     subprocess.run(command, cwd=folder, check=True, capture_output=True)
