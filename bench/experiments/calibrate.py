@@ -36,7 +36,7 @@ from scipy.stats import binomtest
 
 from hiddencost import environment, gate, grid, trees
 from hiddencost.cli.gate import decide
-from hiddencost.formatting import quantity
+from hiddencost.formatting import piped, quantity
 from hiddencost.gate.outcome import REGRESSIONS
 from hiddencost.grid import planning
 
@@ -243,23 +243,27 @@ def plainly(result, threshold):
     return any(shift > threshold for shift in result.plain.values())
 
 
-def table(results):
-    """How often a regression was told, by the kind of decision."""
-    lines = [
-        "| the side after | gate | measured by it (median) | "
-        + " | ".join(f"pytest-benchmark, median:{t:.0%}" for t in THRESHOLDS)
-        + " | seconds of a decision |",
-        "| --- | --- | --- | " + "--- | " * len(THRESHOLDS) + "--- |",
-    ]
+def table(results, beside=()):
+    """How often a regression was told, by the kind of decision. beside: the results whose comparisons by
+    pytest-benchmark stand next to it: they are the same whatever the gate's rule."""
+    thresholds = THRESHOLDS if beside else ()
+    header = ["the side after", "gate", "measured by it (median)", "seconds of a decision"]
+    header += [f"pytest-benchmark, median:{threshold:.0%}" for threshold in thresholds]
+    rows = []
     for kind in sorted({r.kind for r in results}, key=lambda t: (t.states, t.slower, t.load, t.batch)):
         mine = [result for result in results if result.kind == kind]
-        with_plain = [result for result in mine if result.plain]
-        cells = [share(sum(plainly(r, t) for r in with_plain), len(with_plain)) for t in THRESHOLDS]
-        seconds = median(r.seconds for r in mine)
+        with_plain = [result for result in beside if result.kind == kind and result.plain]
         ratios = [result.ratio for result in mine if result.ratio]
-        moved = f"{median(ratios) - 1:+.1%}" if ratios else "–"
-        caught_share = share(sum(map(caught, mine)), len(mine))
-        lines.append(f"| {kind} | {caught_share} | {moved} | {' | '.join(cells)} | {seconds:.0f} |")
+        rows.append(
+            (
+                str(kind),
+                share(sum(map(caught, mine)), len(mine)),
+                f"{median(ratios) - 1:+.1%}" if ratios else "–",
+                f"{median(r.seconds for r in mine):.0f}",
+                *(share(sum(plainly(r, t) for r in with_plain), len(with_plain)) for t in thresholds),
+            )
+        )
+    lines = piped(header, rows)
     same = [result for result in results if not result.trial.slower and not result.trial.states]
     return [*lines, "", f"Identical code in all: {share(sum(map(caught, same)), len(same))} false alarms."]
 
@@ -296,13 +300,13 @@ def report(results, folder):
         "runs. Beside other work: a load of the trial's own, or others kept more than "
         f"{BUSY:g} cores busy meanwhile.",
         "",
-        *(table(now) if now else ()),
+        *(table(now, results) if now else ()),
         *widths(now),
     ]
     if any(not result.kind.load and not result.trial.states for result in now):
         picture = "The share of slowdowns told, by the gate and by pytest-benchmark"
         lines += ["", f"![{picture}](calibration.svg)"]
-        draw(now, folder / "calibration.svg")
+        draw(now, results, folder / "calibration.svg")
     if before:
         lines += [
             "",
@@ -318,22 +322,28 @@ def report(results, folder):
     print("\n".join(lines))
 
 
-def draw(results, path):
-    """The share of decisions that told of the slowed case, against how much slower it was."""
-    quiet = [result for result in results if not result.kind.load and not result.trial.states]
-    slower = sorted({result.trial.slower for result in quiet})
+def draw(results, beside, path):
+    """The share of decisions that told of the slowed case, against how much slower it was. beside: as in
+    `table`."""
+
+    def quiet(some):
+        return [result for result in some if not result.kind.load and not result.trial.states]
+
     figure, ax = plt.subplots(figsize=(7, 4), layout="constrained")
-    judges = [("gate", caught, "#0072B2")]
+    judges = [("gate", caught, "#0072B2", quiet(results))]
+    compared = [result for result in quiet(beside) if result.plain]
     judges += [
-        (f"pytest-benchmark, median:{t:.0%}", lambda r, t=t: plainly(r, t), colour)
+        (f"pytest-benchmark, median:{t:.0%}", lambda r, t=t: plainly(r, t), colour, compared)
         for t, colour in zip((0.03, 0.05), ("#D55E00", "#E69F00"), strict=True)
     ]
-    for number, (name, told, colour) in enumerate(judges):
+    for number, (name, told, colour, judged) in enumerate(judges):
         rows = []
-        for value in slower:
-            mine = [told(r) for r in quiet if r.trial.slower == value]
+        for value in sorted({result.trial.slower for result in judged}):
+            mine = [told(r) for r in judged if r.trial.slower == value]
             low, high = binomtest(sum(mine), len(mine)).proportion_ci(method="wilson")
             rows.append((value * 100 + 0.12 * (number - 1), sum(mine) / len(mine), low, high))
+        if not rows:
+            continue
         xs, ys, lows, highs = zip(*rows, strict=True)
         errors = [
             [y - low for y, low in zip(ys, lows, strict=True)],
