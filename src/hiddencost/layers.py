@@ -14,12 +14,11 @@ from hiddencost.points import Point, all_stacks, hidden_states, tensors_of
 
 
 class _Running(keras.Model):  # type: ignore[misc,unused-ignore]
-    """A model that runs the graph of another. wanted: what `_values` gives."""
+    """A model that runs the graph of another."""
 
-    def __init__(self, model: Any, wanted: Sequence[Any], name: str, **kwargs: Any) -> None:
+    def __init__(self, model: Any, name: str, **kwargs: Any) -> None:
         super().__init__(**{"name": name, "dtype": model.dtype_policy, **kwargs}, autocast=False)
         self.model = model
-        self._plan = Plan(model, wanted)
         self.built = True
 
     def get_config(self) -> dict[str, Any]:
@@ -36,8 +35,9 @@ class Freed(_Running):
     """
 
     def __init__(self, model: Any, name: str | None = None, **kwargs: Any) -> None:
-        wanted = [Wanted(tensor) for tensor in graph_of(model).outputs]
-        super().__init__(model, wanted, name or f"{model.name}_freed", **kwargs)
+        outputs = [Wanted(tensor) for tensor in graph_of(model).outputs]
+        super().__init__(model, name or f"{model.name}_freed", **kwargs)
+        self._plan = Plan(model, outputs)
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         found = self._plan.values(flat_inputs(self.model, inputs), {"training": training})
@@ -72,12 +72,15 @@ class Reader(_Running):
         name: str | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(model, points, name or f"{model.name}_reader", **kwargs)
+        super().__init__(model, name or f"{model.name}_reader", **kwargs)
         self.points = tuple(points)
         self.strategy = strategy
-        self._submodel = None
+        self._submodel: Any = None
+        self._plan: Plan | None = None
         if strategy == "functional_submodel":
             self._submodel = keras.Model(graph_of(model).inputs, tensors_of(points))
+        else:
+            self._plan = Plan(model, points)
         self.reduce = reduce
         self.dtype_out = dtype_out
         if isinstance(reduce, str) and reduce not in (*REDUCTIONS, MIX):
@@ -90,10 +93,10 @@ class Reader(_Running):
 
     def call(self, inputs: Any, training: bool | None = None) -> list[Any]:
         flat = flat_inputs(self.model, inputs)
-        if self._submodel is not None:
-            states = keras.tree.flatten(self._submodel(flat, training=training))
-        else:
+        if self._plan is not None:
             states = self._plan.values(flat, {"training": training})
+        else:
+            states = keras.tree.flatten(self._submodel(flat, training=training))
         if self.reduce == MIX:
             shares = keras.ops.softmax(self.mix)
             mixed = sum(shares[i] * keras.ops.cast(state, "float32") for i, state in enumerate(states))
