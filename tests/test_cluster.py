@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter, defaultdict
@@ -150,11 +151,15 @@ def lines(folder):
     return [msgspec.json.decode(line, type=store.Line) for line in text.splitlines()]
 
 
-def test_blocks_are_measured_on_all_nodes_and_each_has_its_node_to_itself(nodes, tmp_path):
+def test_blocks_are_measured_on_all_nodes_and_each_has_its_node_to_itself(nodes, tmp_path, monkeypatch):
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setenv("RAY_TMPDIR", tempfile.gettempdir())  # its sockets' names have to be short
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))  # the nodes' too
     nodes(3, seconds=0.3)
     timed, others = blocks(9), memory(4)
     how, found, counted = run(tmp_path / "run", timed, others)
     assert how == "complete"
+    assert list((tmp_path / "temporary").glob("hiddencost-*")) == [], "left behind"
     of_each_once(found, timed, others)
     assert sum(count for _, count in counted.told) == 9 * 3 + 4
     told = intervals(tmp_path / "run", found)

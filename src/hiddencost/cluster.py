@@ -100,6 +100,10 @@ class Node:
         if failed:
             raise failed[0]
 
+    def clear(self) -> None:
+        """Deletes its folder: a process that is killed leaves it."""
+        self._folder.cleanup()
+
 
 class _Sent:
     """What a node's supervisor writes to."""
@@ -299,6 +303,7 @@ class Cluster:
             if self._usable(seat):
                 while unit := self._next(seat):
                     self._measure(seat, unit)
+            self.ray.get(seat.actor.clear.remote())
         except self.ray.exceptions.RayError:
             pass  # lost: what it measured waits again
         except BaseException as error:
