@@ -92,6 +92,11 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
         """The trial as it came to pass."""
         return msgspec.structs.replace(self.trial, load=self.trial.load or self.others > BUSY)
 
+    @property
+    def quiet(self) -> bool:
+        """Whether times were judged, and nothing else ran beside."""
+        return not self.kind.load and not self.trial.states
+
 
 SAME, LOADED, THREE, TWO = Trial(), Trial(load=True), Trial(slower=0.03), Trial(slower=0.02)
 LONGER = Trial(batch=16)
@@ -270,20 +275,18 @@ def table(results, beside=()):
 
 def widths(results):
     """How narrow the intervals of quiet decisions were, by the length of a call."""
-    quiet = [result for result in results if result.half_width and not result.kind.load]
-    for what, mine in (
-        ("quiet", [r for r in quiet if not r.trial.batch]),
-        ("quiet, batch 16", [r for r in quiet if r.trial.batch]),
-    ):
+    quiet = [result for result in results if result.quiet and result.half_width]
+    for batch in sorted({result.trial.batch for result in quiet}):
+        mine = [result for result in quiet if result.trial.batch == batch]
+        what = f"quiet, batch {batch}" if batch else "quiet"
         known = [r.call_seconds for r in mine if r.call_seconds]
         each = f" (a call takes {quantity(median(known), unit='s')})" if known else ""
-        if mine:
-            yield ""
-            yield (
-                f"Half-width of the interval of `{SLOWED}` in a decision, {what}{each}: "
-                f"{median(r.half_width for r in mine):.2%} in the median of {len(mine)}; smallest slowdown "
-                f"that it would have seen with 80 % power: {median(r.detectable for r in mine):.1%}."
-            )
+        yield ""
+        yield (
+            f"Half-width of the interval of `{SLOWED}` in a decision, {what}{each}: "
+            f"{median(r.half_width for r in mine):.2%} in the median of {len(mine)}; smallest slowdown "
+            f"that it would have seen with 80 % power: {median(r.detectable for r in mine):.1%}."
+        )
 
 
 def report(results, folder):
@@ -303,7 +306,7 @@ def report(results, folder):
         *(table(now, results) if now else ()),
         *widths(now),
     ]
-    if any(not result.kind.load and not result.trial.states for result in now):
+    if any(result.quiet for result in now):
         picture = "The share of slowdowns told, by the gate and by pytest-benchmark"
         lines += ["", f"![{picture}](calibration.svg)"]
         draw(now, results, folder / "calibration.svg")
@@ -325,13 +328,9 @@ def report(results, folder):
 def draw(results, beside, path):
     """The share of decisions that told of the slowed case, against how much slower it was. beside: as in
     `table`."""
-
-    def quiet(some):
-        return [result for result in some if not result.kind.load and not result.trial.states]
-
     figure, ax = plt.subplots(figsize=(7, 4), layout="constrained")
-    judges = [("gate", caught, "#0072B2", quiet(results))]
-    compared = [result for result in quiet(beside) if result.plain]
+    judges = [("gate", caught, "#0072B2", [result for result in results if result.quiet])]
+    compared = [result for result in beside if result.quiet and result.plain]
     judges += [
         (f"pytest-benchmark, median:{t:.0%}", lambda r, t=t: plainly(r, t), colour, compared)
         for t, colour in zip((0.03, 0.05), ("#D55E00", "#E69F00"), strict=True)

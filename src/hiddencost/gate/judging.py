@@ -21,9 +21,8 @@ SUSPECT = 0.2
 CONFIRMED = SURE / SUSPECT
 """The same of what is measured again by itself on both sides: both chances have to come true for a false
 alarm, and no measurement serves twice. (What is compared with a baseline once more is not independent of the
-first comparison, and has to be SURE.) A suspicion costs time alone, and what is not suspected is missed: with
-0.05 and 0.01 in their place 2 % slower would be told in 76 % of decisions and 3 % in 94 %, with these in 91
-and 98 % (drawn from the blocks of 29 decisions of `make calibrate`)."""
+first comparison, and has to be SURE.) A suspicion costs time alone, and what is not suspected is missed:
+reports/calibration/report.md has what was told with 0.05 and 0.01 in their place, and with these."""
 
 GRAIN_BYTES = {"peak_heap_bytes": 16 * 2**10}
 """A metric's smallest step. The same call on the same code now and then holds 8 kB more or less at its peak,
@@ -110,7 +109,7 @@ def judge(found: Sequence[Evidence], thresholds: Mapping[str, float], alpha: flo
         elif estimate is None:
             changes.append(_change(evidence, "unclear", threshold, reason=f"{FEW_BLOCKS}: no interval"))
         else:
-            share = min(alpha / len(tested), alpha if alpha <= SURE else CONFIRMED)
+            share = min(alpha / len(tested), CONFIRMED)
             changes.append(_timed(evidence, estimate, threshold, next(slower), next(faster), alpha, share))
     return changes
 
