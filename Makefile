@@ -163,6 +163,7 @@ page-speed: $(READY)  ## how fast the page opens and filters in a browser (repor
 MINUTES ?= 60
 calibrate: $(READY)  ## measure how often the gate is wrong, for MINUTES more (reports/calibration/)
 	$(BIN)/python bench/experiments/calibrate.py reports/calibration --minutes $(MINUTES)
+	$(BIN)/python -m hiddencost.readme
 
 readme: $(READY)  ## write README's figures from the reference runs, and the table of recommended ways
 	$(BIN)/python -m hiddencost.readme

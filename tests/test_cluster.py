@@ -331,6 +331,8 @@ def test_a_node_without_hiddencost_is_not_used_and_told(nodes, tmp_path, monkeyp
         def environment(self):
             raise ModuleNotFoundError("No module named 'hiddencost'")
 
+        clear = environment
+
     nodes(1, seconds=0.01)
     monkeypatch.setattr(clusters, "Node", Elsewhere)
     monkeypatch.setattr(clusters, "WAIT_SECONDS", 2.0)

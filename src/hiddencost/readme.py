@@ -32,6 +32,7 @@ REFERENCE_PEERS = ROOT / "reports" / "reference-peers"
 REFERENCE_GPU = ROOT / "reports" / "reference-gpu"
 REFERENCE_WAYS = ROOT / "reports" / "reference-ways"
 EXPERIMENTS = ROOT / "reports" / "experiments"
+CALIBRATION = ROOT / "reports" / "calibration" / "report.md"
 SHIPPED = Path(__file__).parent / recommended.SHIPPED
 ROOM_SINCE = "2026-11-27T08:10"
 """Runs that began earlier timed their calls without room on Python's stack (see `hiddencost.room`)."""
@@ -41,7 +42,8 @@ PEERS_READ = "middle"
 
 def readme(run: Run, peers: Run, gpu: Run, ways: tuple[Recommendation, ...]) -> str:
     """The README with the figures of a run, of one with other libraries beside, the name of the GPU that one
-    was made on, with recommended ways, with what is foretold and what a cluster was seen to take."""
+    was made on, with recommended ways, with what is foretold, what a cluster was seen to take and how often
+    the gate was wrong."""
     seconds = run.ending.seconds if run.ending else 0.0
     return markdown_template("readme.md.j2").render(
         facts=dict(opening(run)),
@@ -52,6 +54,10 @@ def readme(run: Run, peers: Run, gpu: Run, ways: tuple[Recommendation, ...]) -> 
         brought=brought_to_host(table_of(gpu)),
         beside=best_ways(table_of(peers), PEERS_READ),
         ways=recommended_ways(ways),
+        calibration=only(
+            first_table(CALIBRATION),
+            ("the side after", "gate", "seconds of a decision", "pytest-benchmark, median:5%"),
+        ),
         foretold=section(shipped()).grids[0],
         cluster=first_table(EXPERIMENTS / "cluster.md"),
         without_room=made_without_room(),
@@ -75,6 +81,12 @@ def first_table(report: Path) -> Grid:
     table = takewhile(is_row, dropwhile(lambda line: not is_row(line), lines))
     header, _, *rows = (tuple(cell.strip() for cell in line.strip("|").split("|")) for line in table)
     return Grid(header, tuple(rows))
+
+
+def only(table: Grid, names: tuple[str, ...]) -> Grid:
+    """The columns of a table that are named so."""
+    kept = [table.header.index(name) for name in names]
+    return Grid(names, tuple(tuple(row[place] for place in kept) for row in table.rows))
 
 
 def is_row(line: str) -> bool:
