@@ -4,10 +4,11 @@
 
 Every task yields its metric after SECONDS, by a clock on which a call takes 1 s: on a side `after`, and in a
 run that is no side, as many times longer as the variable FAKE says of its strategy (JSON; `STRATEGY again`
-for what is measured again); the bytes likewise, of 1 MiB. A case whose strategy is `dies`, `hangs`,
-`eats` (as if killed for want of memory), `fails` (exits with code 3) or `fills` (reports that a device's
-memory is full, and asks for a new worker) ends as its name says; `stumbles` dies once, when part of its group
-is reported. It prints the time when it begins and when it ends, then the GPU that it is given, if any.
+for what is measured again), or ends as it says; the bytes likewise, of 1 MiB. A case whose strategy is
+`dies`, `hangs`, `eats` (as if killed for want of memory), `fails` (exits with code 3) or `fills` (reports
+that a device's memory is full, and asks for a new worker) ends as its name says; `stumbles` dies once, when
+part of its group is reported, and `falls` when it is itself. It prints the time when it begins and when it
+ends, then the GPU that it is given, if any.
 """
 
 import json
@@ -31,13 +32,20 @@ def main(jobs_file, report, lifeline, doing_file, seconds):
     end_with(int(lifeline))
     doing = Doing(Path(doing_file), new=False)
     print(time.time(), flush=True)
+    folder = Path(doing_file).parent.parent
+    side, again = {"before": 0, "after": 1}.get(folder.name), "again" in folder.parts
     for job in msgspec.json.decode(Path(jobs_file).read_bytes(), type=list[Job]):
-        os.write(int(report), store.encode(environment.capture(job.block, {}, own_load=1e9)))
+        where = environment.capture(job.block, {}, own_load=1e9)
+        if job.tasks[0].suite == "memory":  # whose processes have settings of their own
+            where = msgspec.structs.replace(where, settings={**where.settings, "PYTHONMALLOC": "malloc"})
+        os.write(int(report), store.encode(where))
         for _, tasks in groupby(job.tasks, key=lambda t: t.case.group if t.suite in ROTATED else t.case):
             for task in (group := list(tasks)):
                 doing.tell(task.case)
                 time.sleep(float(seconds))
                 ending(task.case.strategy)
+                if side != 0:
+                    ending(factor(task.case, again))
                 if task.case.strategy == "fills":
                     full = Measurement(
                         case=task.case,
@@ -49,10 +57,8 @@ def main(jobs_file, report, lifeline, doing_file, seconds):
                     os.write(int(report), store.encode(full))
                     os._exit(START_ANEW)
             for place, task in enumerate(group):
-                folder = Path(doing_file).parent.parent
-                side = {"before": 0, "after": 1}.get(folder.name)
                 unit = 2**20 if task.suite == "memory" else 1.0
-                worse = 1.0 if side == 0 else factor(task.case, "again" in folder.parts)
+                worse = 1.0 if side == 0 else factor(task.case, again)
                 record = Measurement(
                     case=task.case,
                     metric=METRIC_OF_SUITE[task.suite],
@@ -66,6 +72,9 @@ def main(jobs_file, report, lifeline, doing_file, seconds):
                     stumbled.touch()
                     os.kill(os.getpid(), signal.SIGSEGV)
                 os.write(int(report), store.encode(record))
+                if task.case.strategy == "falls" and not stumbled.exists():
+                    stumbled.touch()
+                    os.kill(os.getpid(), signal.SIGSEGV)
     print(time.time(), flush=True)
     if given := os.environ.get("CUDA_VISIBLE_DEVICES"):
         print(f"GPU={given}", flush=True)
@@ -84,13 +93,13 @@ def places(place, count, side, leads):
     return (4 * place, 4 * place + 3) if leads else (4 * place + 1, 4 * place + 2)
 
 
-def ending(strategy):
-    if strategy == "hangs":
+def ending(how):
+    if how == "hangs":
         time.sleep(60)
-    if strategy == "fails":
+    if how == "fails":
         os._exit(3)
-    if strategy in ("dies", "eats"):
-        os.kill(os.getpid(), signal.SIGKILL if strategy == "eats" else signal.SIGSEGV)
+    if how in ("dies", "eats"):
+        os.kill(os.getpid(), signal.SIGKILL if how == "eats" else signal.SIGSEGV)
 
 
 if __name__ == "__main__":

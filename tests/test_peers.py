@@ -131,6 +131,10 @@ dtype = ["float32", "mixed_bfloat16"]
             'strategy = ["functional_submodel"]\nmodel = ["minilm"]\n[time]\nbudget = 9',
             "[time] budget: not where all take turns (together = true): `seconds` says how long they do",
         ),
+        (
+            'strategy = ["functional_submodel"]\nmodel = ["minilm"]\n[time]\nprecision = 0.001',
+            "[time] precision: not where all take turns (together = true): `seconds` says how long they do",
+        ),
     ],
 )
 def test_what_no_peer_can_do_is_one_line(text, message):

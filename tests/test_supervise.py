@@ -1,6 +1,7 @@
 """The supervisor: it keeps the time budget, a bad case costs one case, and a killed run is resumed."""
 
 import fcntl
+import math
 import os
 import random
 import re
@@ -141,7 +142,7 @@ def test_what_is_needed_or_fits_is_measured_and_only_the_first_block_decides(pro
 # -- a bad case costs one case --
 
 
-def supervised(tmp_path, monkeypatch, tasks, timeout=60.0, suite="forward", kills=()):
+def supervised(tmp_path, monkeypatch, tasks, timeout=60.0, suite="forward", kills=(), together=False):
     """The measurements of one block of these strategies, measured by the fake worker."""
     monkeypatch.setattr(Supervisor, "_start", fake_run.start_with(0.001))
     if kills:
@@ -155,6 +156,7 @@ def supervised(tmp_path, monkeypatch, tasks, timeout=60.0, suite="forward", kill
         seed=1,
         time=grid.Time(),
         tasks=tuple(planning.Task(suite=suite, case=case) for case in cases),
+        together=together,
     )
     writer = store.Writer(tmp_path / "run", HEADER)
     assert Supervisor(writer, Counted(), case_timeout=timeout).run([planned], []) == "complete"
@@ -163,6 +165,7 @@ def supervised(tmp_path, monkeypatch, tasks, timeout=60.0, suite="forward", kill
     return {m.case.strategy: (m.state, m.reason) for m in run.measurements}
 
 
+@pytest.mark.parametrize("together", [False, True])
 @pytest.mark.parametrize(
     ("name", "timeout", "kills", "state", "reason"),
     [
@@ -173,9 +176,11 @@ def supervised(tmp_path, monkeypatch, tasks, timeout=60.0, suite="forward", kill
     ],
 )
 def test_a_case_that_ends_its_process_costs_itself_and_its_group_is_measured_again(
-    tmp_path, monkeypatch, name, timeout, kills, state, reason
+    tmp_path, monkeypatch, name, timeout, kills, state, reason, together
 ):
-    found = supervised(tmp_path, monkeypatch, ["get_layer_name", name, "on_request"], timeout, kills=kills)
+    found = supervised(
+        tmp_path, monkeypatch, ["get_layer_name", name, "on_request"], timeout, kills=kills, together=together
+    )
     assert found.pop(name) == (state, f"block 0: its process {reason} (see logs/block-0.log)")
     assert found == dict.fromkeys((REFERENCE, TWIN, "get_layer_name", "on_request"), ("ok", ""))
 
@@ -186,6 +191,15 @@ def test_a_case_that_a_device_cannot_hold_is_a_record_and_a_new_worker_goes_on(t
     assert found == dict.fromkeys((REFERENCE, TWIN, "get_layer_name", "on_request"), ("ok", ""))
     assert len(store.read(tmp_path / "run").measurements) == 5
     assert [path.name for path in sorted((tmp_path / "run" / "logs").glob("*.doing"))] == []
+
+
+def test_by_turns_a_case_that_a_device_cannot_hold_costs_itself(tmp_path, monkeypatch):
+    found = supervised(tmp_path, monkeypatch, ["get_layer_name", "fills", "on_request"], together=True)
+    assert found.pop("fills") == (
+        "out_of_memory",
+        "block 0: its process had no memory left (see logs/block-0.log)",
+    )
+    assert found == dict.fromkeys((REFERENCE, TWIN, "get_layer_name", "on_request"), ("ok", ""))
 
 
 def test_a_worker_whose_device_is_full_reports_that_and_asks_for_a_new_one(process, tiny, monkeypatch):
@@ -263,6 +277,11 @@ def test_a_group_that_was_reported_in_part_is_measured_again_with_its_reference(
     assert cases.count(REFERENCE) == cases.count(TWIN) == 2
 
 
+def test_nobody_is_blamed_once_where_a_process_is_killed_at_what_is_done(tmp_path, monkeypatch):
+    found = supervised(tmp_path, monkeypatch, ["falls", "dict_in_advance", "get_layer_name"], suite="lookup")
+    assert found == dict.fromkeys(("falls", "dict_in_advance", "get_layer_name"), ("ok", ""))
+
+
 def test_look_ups_have_no_group_that_would_be_measured_again(tmp_path, monkeypatch):
     found = supervised(tmp_path, monkeypatch, ["get_layer_name", "dies", "dict_in_advance"], suite="lookup")
     assert [found[name][0] for name in ("get_layer_name", "dies", "dict_in_advance")] == [
@@ -294,6 +313,11 @@ def test_what_a_worker_does_is_told_without_a_call_to_the_system(tmp_path):
     doing = Doing(tmp_path / "doing")
     assert doing.told()[0] is None
     Doing(tmp_path / "doing", new=False).tell(WAY)
+    told, ago = doing.told()
+    assert told == WAY
+    assert 0 <= ago < 10
+    with doing.resting():
+        assert doing.told() == (WAY, -math.inf)
     told, ago = doing.told()
     assert told == WAY
     assert 0 <= ago < 10
@@ -462,6 +486,9 @@ def test_a_run_killed_at_any_moment_is_resumed_and_measures_no_group_twice_but_o
     assert len(keys) - TASKS <= kills * 5  # a group of five cases for each kill
     if victim == "supervisor":
         assert {m.state for m in run.measurements} == {"ok"}
+    else:
+        failed = [m for m in run.measurements if m.state != "ok"]
+        assert len(failed) <= kills * 5  # a reference costs its group
     again = fake(tmp_path, "run", "--resume", "run")
     assert again.communicate(timeout=60)[0].startswith("run: nothing is missing")
 

@@ -40,6 +40,10 @@ def offers(calls, seconds=0.0):
     return lambda turns, visit: turns.play(Offer(calls, seconds), visit)
 
 
+def test_a_side_without_another_calls_nothing():
+    assert conducted([offers({"x": 1})], there_and_back(0)) == []
+
+
 @pytest.mark.parametrize("leader", [0, 1])
 def test_two_sides_call_what_both_can_run_there_and_back(leader):
     other = 1 - leader

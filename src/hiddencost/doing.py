@@ -6,12 +6,15 @@ dies or hangs, the supervisor reads which case it was.
 
 from __future__ import annotations
 
+import math
 import mmap
 import os
 import signal
 import struct
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -42,13 +45,23 @@ class Doing:
             self._texts[case] = msgspec.json.encode(case)[: SIZE - _HEAD.size]
         self._write(self._texts[case])
 
-    def _write(self, text: bytes) -> None:
+    @contextmanager
+    def resting(self) -> Iterator[None]:
+        """While others work, and this process waits for them: it does not hang, however long that takes."""
+        _, length = _HEAD.unpack_from(self._map, 0)
+        text = self._map[_HEAD.size : _HEAD.size + length]
+        self._write(text, math.inf)
+        yield
+        self._write(text)
+
+    def _write(self, text: bytes, when: float | None = None) -> None:
         # not pack_into, which first fills with zeros: who reads just then sees a process that hangs for ages
-        self._map[: _HEAD.size] = _HEAD.pack(time.monotonic(), len(text))
+        self._map[: _HEAD.size] = _HEAD.pack(time.monotonic() if when is None else when, len(text))
         self._map[_HEAD.size : _HEAD.size + len(text)] = text
 
     def told(self) -> tuple[Case | None, float]:
-        """(the case told last, None before the first; the seconds since then)."""
+        """(the case told last, None before the first; the seconds since then, which are endlessly negative
+        while the process rests)."""
         when, length = _HEAD.unpack_from(self._map, 0)
         text = self._map[_HEAD.size : _HEAD.size + length]
         try:

@@ -41,6 +41,7 @@ SAMPLE_SECONDS = 0.005
 WARM_CALLS = 2
 """What Keras and Python cache, they cache in the first two calls of a process; for the second one
 torch.compile may compile once more."""
+KILLED_FOR_MEMORY = "the measuring process was killed by the kernel for want of memory"
 LEAST_OF = 5
 """Calls of which the lowest peak is told, eager ones where Python runs ahead of the work. How far is a matter
 of chance: on JAX five of 35 calls held 1 to 2 MiB more than the others, which held the same (minilm 4x128),
@@ -137,6 +138,7 @@ def _guarded(
     out of memory, a new one goes on with the next."""
     cases = [task.case for task in job.tasks]
     while cases:
+        kills_before = environment.out_of_memory_kills()
         with child_of() as child:
             started = False
             while cases:
@@ -148,7 +150,10 @@ def _guarded(
                         started = True
                     yield from read(child, case)
                 except BrokenProcessPool:
-                    yield _failure(job, case, metric, "crashed", "the measuring process died")
+                    if environment.out_of_memory_kills() > kills_before:
+                        yield _failure(job, case, metric, "out_of_memory", KILLED_FOR_MEMORY)
+                    else:
+                        yield _failure(job, case, metric, "crashed", "the measuring process died")
                     break
                 except SkippedError as error:
                     yield _failure(job, case, metric, "skipped", str(error))

@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -89,24 +90,35 @@ class Nursery:
         NotComparableError when its source writes other records."""
         spoken = self._socket.recv(MOST_BYTES).decode()
         if not spoken:
-            last = self._log.read_text(errors="replace").strip().rpartition("\n")[2]
-            raise UserError(f"{self._python} cannot measure: {last} (see {self._log})")
+            raise self._ended()
         if spoken != SPOKEN:
             raise NotComparableError(f"the other source speaks {spoken}, this one {SPOKEN}: records, turns")
 
     def start(self, arguments: Sequence[str], descriptors: Mapping[str, int], log: IO[bytes]) -> Forked:
         """Forks a worker that runs pytest with the arguments, in a session of its own; each descriptor is
-        handed over, and its number there given as the option it stands under."""
+        handed over, and its number there given as the option it stands under. Raises UserError when the
+        nursery has ended."""
         mine, theirs = socket.socketpair()
         request = json.dumps([list(arguments), list(descriptors)]).encode()
-        with theirs:
+        pid = b""
+        with theirs, suppress(ConnectionError):
             fds = [theirs.fileno(), log.fileno(), *descriptors.values()]
             socket.send_fds(self._socket, [request], fds)
-        return Forked(NUMBER.unpack(mine.recv(NUMBER.size))[0], mine)
+        with suppress(ConnectionError):
+            pid = mine.recv(NUMBER.size)
+        if not pid:
+            mine.close()
+            raise self._ended()
+        return Forked(NUMBER.unpack(pid)[0], mine)
+
+    def _ended(self) -> UserError:
+        last = self._log.read_text(errors="replace").strip().rpartition("\n")[2]
+        return UserError(f"{self._python} cannot measure: {last or 'it was killed'} (see {self._log})")
 
     def close(self) -> None:
-        """Ends the nursery; a worker ends with its own lifeline."""
+        """Ends the nursery, also one that still imports; a worker ends with its own lifeline."""
         self._socket.close()
+        self._process.kill()
         self._process.wait()
 
 

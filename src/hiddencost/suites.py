@@ -15,7 +15,7 @@ import socket
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -241,9 +241,11 @@ def pytest_configure(config: pytest.Config) -> None:
         jobs = _jobs(config)
     except UserError as error:
         raise pytest.UsageError(str(error)) from None
-    doing, lifeline = config.getoption("--doing"), config.getoption("--lifeline-fd")
-    tell = Doing(Path(doing), new=False).tell if doing else lambda case: None
-    config.stash[MEASURED] = Measured(jobs, Reporter(config.getoption("--report-fd")), tell, _turns(config))
+    file, lifeline = config.getoption("--doing"), config.getoption("--lifeline-fd")
+    doing = Doing(Path(file), new=False) if file else None
+    tell = doing.tell if doing else lambda case: None
+    turns = _turns(config, doing.resting if doing else nullcontext)
+    config.stash[MEASURED] = Measured(jobs, Reporter(config.getoption("--report-fd")), tell, turns)
     if lifeline is not None:
         end_with(lifeline)
 
@@ -261,9 +263,9 @@ def _jobs(config: pytest.Config) -> list[Job]:
     return [*planning.timed_jobs(planned)[:1], *planning.memory_jobs(planned)]
 
 
-def _turns(config: pytest.Config) -> Turns | None:
+def _turns(config: pytest.Config, resting: Callable[[], AbstractContextManager[None]]) -> Turns | None:
     descriptor = config.getoption("--turns-fd")
-    return None if descriptor is None else Turns(socket.socket(fileno=descriptor))
+    return None if descriptor is None else Turns(socket.socket(fileno=descriptor), resting)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

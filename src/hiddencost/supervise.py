@@ -7,6 +7,7 @@ at a time; memory jobs, whose readings do not depend on what else runs, are deal
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import socket
@@ -28,6 +29,7 @@ import msgspec
 from hiddencost import backends
 from hiddencost.columns import columns_of
 from hiddencost.doing import START_ANEW, Doing
+from hiddencost.environment import out_of_memory_kills
 from hiddencost.errors import UserError
 from hiddencost.grid import bench_folder
 from hiddencost.grid.planning import METRIC_OF_SUITE, ROTATED, Fault, Job, Meeting
@@ -95,12 +97,13 @@ CASE_TIMEOUT = 300.0
 @dataclass(frozen=True)
 class End:
     """How a process ended that left something undone, and the case that it was at. anew: it said that a new
-    one is to go on."""
+    one is to go on. killed: by a signal, and did not end by itself."""
 
     state: State
     reason: str
     case: Case | None = None
     anew: bool = False
+    killed: bool = False
 
 
 @dataclass
@@ -119,6 +122,7 @@ class Supervisor:
     )  # seconds of timed calls
     _left_out: set[Case] = field(default_factory=set)
     _too_large: set[Case] = field(default_factory=set)
+    _given_up: dict[Case, End] = field(default_factory=dict)  # by turns
     _alive: set[Worker] = field(default_factory=set)
     _stopped: bool = False
 
@@ -174,12 +178,14 @@ class Supervisor:
             hands = [(self, msgspec.structs.replace(job, meeting=meeting)) for job in mine]
             _by_turns(hands, in_any_order, mine[0])
 
+    def work_by_ground(self, jobs: Sequence[Job]) -> None:
+        """Memory jobs, in a process for each backend and device: it has the settings of one."""
+        for alike in _by_ground(jobs).values():
+            self._work(alike)
+
     def _work_side_by_side(self, jobs: Sequence[Job]) -> None:
-        by_ground: dict[tuple[str, str], list[Job]] = defaultdict(list)
-        for job in jobs:
-            by_ground[job.ground].append(job)
         hands: list[Sequence[Job]] = []
-        for (_, device), alike in by_ground.items():
+        for (_, device), alike in _by_ground(jobs).items():
             if device == "cpu":
                 hands += filter(None, (alike[i::MEMORY_WORKERS] for i in range(MEMORY_WORKERS)))
             else:  # which has room for one
@@ -194,26 +200,51 @@ class Supervisor:
 
     def _work(self, jobs: Sequence[Job]) -> None:
         """Measures the jobs in a process. Where it dies or hangs, the case that it was at is noted, and a
-        new process goes on with what is left; a group that was cut short is measured again."""
-        attempt = 0
+        new process goes on with what is left; a group that was cut short is measured again. Once that is
+        done without blaming a case, where it was killed at none."""
+        attempt, blameless = 0, False
         while jobs and not self._stopped:
             left = all_of(jobs)
             name = jobs[0].name + (f"-again-{attempt}" if attempt else "")
             end = self._worker(jobs, name, left)
             if self._stopped or self.pytest_arguments or not left:
                 return
-            given_up = self._too_large if end.anew else self.note(end, name, left)
+            given_up: Collection[Case]
+            if end.anew:
+                given_up = self._too_large
+            elif end.killed and not blameless and all(case != end.case for case, *_ in left):
+                given_up, blameless = (), True
+            else:
+                given_up = self.note(end, name, left)
             jobs = unfinished(jobs, left.keys(), given_up)
             attempt += 1
 
-    def _work_by_turns(self, job: Job, turns: socket.socket) -> None:
-        """Measures the job in one process that takes turns with others. Where it ends early, nothing is
-        measured again: what is left has the reason."""
-        left, name = all_of([job]), job.name
+    def _work_by_turns(self, job: Job, name: str, left: Left, turns: socket.socket) -> End | None:
+        """Measures the job in one process that takes turns with others, and takes what is done from `left`.
+        How it ended, where that was early."""
         with turns:
             end = self._worker([job], name, left, turns)
-        if left and not self._stopped:
-            self.note(replace(end, case=None), name, left)
+        if end.anew:
+            at = next(task.case for task in job.tasks if task.case in self._too_large)
+            end = replace(end, case=at)
+        return end if left and not self._stopped else None
+
+    def kept(self, job: Job) -> Job:
+        """The job without what a process that took turns has ended at."""
+        tasks = tuple(task for task in job.tasks if task.case not in self._given_up)
+        return msgspec.structs.replace(job, tasks=tasks)
+
+    def tell_given_up(self, job: Job) -> None:
+        """A record for each case of a block that is not tried there, as a process ended at it in another."""
+        left = all_of([job])
+        for case, metric, block in left:
+            if ended := self._given_up.get(case):
+                self._note_one((case, metric, block), ended.state, f"not tried again: {ended.reason}")
+
+    def give_up(self, end: End, job: Job, name: str, left: Left) -> None:
+        """Notes what the process was at when it ended, which is not tried by turns again."""
+        for case in self.note(end, name, left):
+            self._given_up[case] = replace(end, reason=f"in block {job.block} its process {end.reason}")
 
     def _worker(
         self,
@@ -264,16 +295,18 @@ class Supervisor:
         if hung.is_set():
             return End("timeout", f"hung for more than {self.case_timeout:g} s", case)
         if code == -signal.SIGKILL and out_of_memory_kills() > kills_before:
-            return End("out_of_memory", "was killed by the kernel for want of memory", case)
+            return End("out_of_memory", "was killed by the kernel for want of memory", case, killed=True)
         if code < 0:
-            return End("crashed", f"was killed by signal {-code}", case)
+            return End("crashed", f"was killed by signal {-code}", case, killed=True)
         return End("crashed", f"ended with code {code}", None)
 
     def _watch(self, worker: Worker, doing: Doing, hung: threading.Event) -> None:
         """Ends a worker whose case hangs, and sets `hung`."""
         late = 0
         while worker.poll() is None:
-            late = late + 1 if doing.told()[1] > self.case_timeout else 0
+            case, seconds = doing.told()
+            most = self.case_timeout if case else max(self.case_timeout, CASE_TIMEOUT)  # it still begins
+            late = late + 1 if seconds > most else 0
             if late == 2:  # one reading may have been torn by the worker's writing
                 hung.set()
                 _kill(worker)
@@ -345,15 +378,22 @@ class Supervisor:
         if end.case is not None and end.case.strategy == REFERENCE:
             at = [key for key in left if key[0].group == end.case and key[1] == "seconds"] or at
         given_up = at or list(left)
-        for case, metric, block in given_up:
-            reason = f"block {block}: its process {end.reason}" + f" (see logs/{name}.log)" * bool(name)
-            with self._lock:
-                self.writer.write(
-                    Measurement(case=case, metric=metric, state=end.state, reason=reason, block=block)
-                )
-                self.progress.done(str(case), 1)
-            del left[case, metric, block]
+        for key in given_up:
+            self._note_one(
+                key, end.state, f"its process {end.reason}" + f" (see logs/{name}.log)" * bool(name)
+            )
+            del left[key]
         return {case for case, _, _ in given_up}
+
+    def _note_one(self, key: tuple[Case, str, int], state: State, reason: str) -> None:
+        case, metric, block = key
+        with self._lock:
+            self.writer.write(
+                Measurement(
+                    case=case, metric=metric, state=state, reason=f"block {block}: {reason}", block=block
+                )
+            )
+            self.progress.done(str(case), 1)
 
 
 def until_interrupted(supervisors: Sequence[Supervisor], work: Callable[[], None]) -> str:
@@ -410,23 +450,64 @@ def side_by_side(
         for number, job in enumerate(timed):
             _by_turns([(before, like(job)), (after, worse(job))], there_and_back(leader=number % 2), job)
         calls = [
-            partial(before._work, memory),
-            partial(after._work, [worse(job) for job in memory]),
+            partial(before.work_by_ground, memory),
+            partial(after.work_by_ground, [worse(job) for job in memory]),
         ]
         _at_once([before, after], calls)
 
     return until_interrupted([before, after], work)
 
 
-def _by_turns(hands: Sequence[tuple[Supervisor, Job]], one_round: Round, job: Job) -> None:
-    """Measures the jobs at the same time, each in a process that takes turns with the others. job: whose
-    seed, block and rounds all of them have."""
+Hand = tuple[Supervisor, Job]
+
+
+def _by_ground(jobs: Sequence[Job]) -> dict[tuple[str, str], list[Job]]:
+    found: dict[tuple[str, str], list[Job]] = defaultdict(list)
+    for job in jobs:
+        found[job.ground].append(job)
+    return found
+
+
+def _by_turns(hands: Sequence[Hand], one_round: Round, job: Job) -> None:
+    """Measures the jobs at the same time, each in a process that takes turns with the others. Where one ends
+    early, at a case, all are measured again without it. job: whose seed, block and rounds all of them have.
+    """
+    for supervisor, own in hands:
+        supervisor.tell_given_up(own)
+    for attempt in itertools.count():
+        hands = [(supervisor, kept) for supervisor, own in hands if (kept := supervisor.kept(own)).tasks]
+        lefts = [all_of([own]) for _, own in hands]
+        names = [own.name + (f"-again-{attempt}" if attempt else "") for _, own in hands]
+        ends = _in_turn(hands, names, lefts, one_round, job)
+        early = [
+            (supervisor, own, name, left, end)
+            for (supervisor, own), name, left, end in zip(hands, names, lefts, ends, strict=True)
+            if end
+        ]
+        blamed = [one for one in early if one[-1].anew or one[-1].case in {case for case, *_ in one[-2]}]
+        if not blamed:
+            for supervisor, _, name, left, end in early:
+                supervisor.note(replace(end, case=None), name, left)
+            return
+        for (supervisor, own), left in zip(hands, lefts, strict=True):
+            supervisor.lose([own], left, "measured again without what a process ended at")
+        for supervisor, own, name, left, end in blamed:
+            supervisor.give_up(end, own, name, left)
+
+
+def _in_turn(
+    hands: Sequence[Hand], names: Sequence[str], lefts: Sequence[Left], one_round: Round, job: Job
+) -> list[End | None]:
+    """Each in a process of its own, once. How those ended that ended early."""
     pairs = [socket.socketpair() for _ in hands]
     mine = [pair[0] for pair in pairs]
-    calls = [
-        partial(supervisor._work_by_turns, own, theirs)
-        for (supervisor, own), (_, theirs) in zip(hands, pairs, strict=True)
-    ]
+    ends: list[End | None] = [None for _ in hands]
+
+    def work(place: int) -> None:
+        supervisor, own = hands[place]
+        ends[place] = supervisor._work_by_turns(own, names[place], lefts[place], pairs[place][1])
+
+    calls = [partial(work, place) for place in range(len(hands))]
     try:
         _at_once(
             [supervisor for supervisor, _ in hands],
@@ -436,6 +517,7 @@ def _by_turns(hands: Sequence[tuple[Supervisor, Job]], one_round: Round, job: Jo
     finally:
         for connection in mine:
             connection.close()
+    return ends
 
 
 def _at_once(
@@ -464,15 +546,6 @@ def _pipe() -> Iterator[tuple[IO[bytes], IO[bytes]]]:
     read_end, write_end = os.pipe()
     with os.fdopen(read_end, "rb") as reader, os.fdopen(write_end, "wb", 0) as writer:
         yield reader, writer
-
-
-def out_of_memory_kills() -> int:
-    """How many processes the kernel has killed for want of memory since the machine started."""
-    try:
-        lines = Path("/proc/vmstat").read_text().splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
 
 
 def lost(job: Job, reason: str) -> Lost:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from random import Random
 from typing import IO
 
@@ -47,11 +47,14 @@ def _lines(connection: socket.socket) -> IO[bytes]:
 
 
 class Turns:
-    """A worker's end."""
+    """A worker's end. resting: entered while it waits for the others."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(
+        self, connection: socket.socket, resting: Callable[[], AbstractContextManager[None]] = nullcontext
+    ) -> None:
         self._socket = connection
         self._lines = _lines(connection)
+        self._resting = resting
 
     def play(self, offer: Offer, visit: Callable[[str, range], None]) -> None:
         """Has the cases called: `visit` is given a name and the places of its calls, until all had enough."""
@@ -74,7 +77,8 @@ class Turns:
         self._socket.sendall(msgspec.json.encode(offer) + b"\n")
 
     def _hear(self) -> Turn:
-        return msgspec.json.decode(self._lines.readline(), type=Turn)
+        with self._resting():
+            return msgspec.json.decode(self._lines.readline(), type=Turn)
 
 
 class _Side:
@@ -154,6 +158,8 @@ def there_and_back(leader: int) -> Round:
     neither on a machine that gets steadily slower or faster."""
 
     def one_round(offers: Sequence[Mapping[str, int]], generator: Random) -> list[Visit]:
+        if len(offers) < 2:
+            return []
         shared = {name: max(offer[name] for offer in offers) for name in offers[0] if name in offers[1]}
         visits = []
         for name in generator.sample(sorted(shared), len(shared)):

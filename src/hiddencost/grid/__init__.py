@@ -55,9 +55,11 @@ GATED = {
     "seconds": 0.01,
     "overhead_ratio": 0.01,
     "lookup_slope_ratio": 0.10,
+    "lookup_seconds_per_layer": 0.10,
     "peak_heap_bytes": 0.01,
     "payload_bytes": 0.0,
     "traces": 0.0,
+    "peak_device_bytes": 0.01,
     "compiled_temp_bytes": 0.01,
     "compiled_output_bytes": 0.0,
     "compiled_flops": 0.0,
@@ -70,8 +72,10 @@ class _Table(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """A table of a grid file; an unknown key is an error."""
 
 
-class Time(_Table):
-    """precision: the wanted half-width of an interval, as a ratio. seconds: the most that one group's
+class Time(_Table, omit_defaults=True):
+    """What has its default is not told to workers: those of the other side of a gate may be older than a key.
+
+    precision: the wanted half-width of an interval, as a ratio. seconds: the most that one group's
     rotation may take in one block. budget: the seconds that all timing blocks should take together; the
     rotations are shortened or lengthened to fit it, `seconds` then being their proportions. threads: for
     one operation. keep_programs: what one process has compiled is loaded by the next ones, where the backend

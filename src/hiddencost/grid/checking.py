@@ -27,6 +27,7 @@ from hiddencost.grid import (
     Forward,
     Grid,
     Memory,
+    Time,
     has,
     has_dtype,
     points_label,
@@ -84,6 +85,8 @@ def _problems(grid: Grid, catalogue: Catalogue) -> Iterator[str]:
             yield f"[time] {name} = {value}: must be at least {least}"
     if time.budget is not None and grid.together:
         yield "[time] budget: not where all take turns (together = true): `seconds` says how long they do"
+    if time.precision != Time().precision and grid.together:
+        yield "[time] precision: not where all take turns (together = true): `seconds` says how long they do"
     if time.keep_programs and grid.growth:
         yield "[time] keep_programs: not with [growth], which times the first call of each process"
     if time.budget is not None and not time.budget > 0:

@@ -47,7 +47,7 @@ METRIC_OF_SUITE: dict[Suite, str] = {
 """The metric whose record says that a task is done, one way or another."""
 
 
-class Task(msgspec.Struct, frozen=True, kw_only=True):
+class Task(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A planned case and the suite that measures it. seconds: the cap of its group's rotation. optional:
     may be left out for want of time."""
 
@@ -58,7 +58,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     optional: bool = False
 
 
-class Fault(msgspec.Struct, frozen=True, kw_only=True):
+class Fault(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What makes a strategy worse on purpose, to measure the gate itself. No grid and no option of a run
     can name one.
 
@@ -78,14 +78,14 @@ SAME_WEIGHTS = {"minilm_fused": "minilm"}
 """Models that compute the same hidden states as another one, another way: they take turns with it."""
 
 
-class Meeting(msgspec.Struct, frozen=True, kw_only=True):
+class Meeting(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Of jobs that take turns: where the first backend leaves its hidden states for the others."""
 
     backend: str
     values: str
 
 
-class Job(msgspec.Struct, frozen=True, kw_only=True):
+class Job(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What one process is told to measure. together: by turns with the other jobs of the block.
     meeting: where they compare hidden states."""
 
