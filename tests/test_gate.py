@@ -2,6 +2,7 @@
 
 import json
 import math
+import signal
 import socket
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from hiddencost.gate import Outcome
 from hiddencost.gate.baseline import changed_versions
 from hiddencost.gate.judging import Evidence, holm, judge
 from hiddencost.grid import planning
-from hiddencost.nursery import NUMBER, Forked, Nursery
+from hiddencost.nursery import NUMBER, SPOKEN, Forked, Nursery
 from hiddencost.records import OTHER_SIDE, TWIN, Case, Change, Measurement
 
 NAME = Case(model="lookup", strategy="get_layer_name")
@@ -48,7 +49,7 @@ def test_identical_sides_are_the_same_in_every_metric():
     assert {change.word for change in found} == {"same"}
     assert {change.metric for change in found} == {
         "seconds",
-        "lookup_slope_ratio",
+        "lookup_seconds_per_layer",
         "peak_heap_bytes",
         "payload_bytes",
     }
@@ -114,8 +115,23 @@ def test_bytes_are_judged_without_noise_and_payload_exactly():
 
 
 def test_a_look_up_that_grows_faster_with_the_number_of_layers_is_slower():
-    assert moved(between(slope=1.3)) == {(NAME, "lookup_slope_ratio"): "slower"}
+    assert moved(between(slope=1.3)) == {(NAME, "lookup_seconds_per_layer"): "slower"}
     assert not moved(between(slope=1.05))
+
+
+def test_a_layers_property_that_gets_faster_makes_no_look_up_slower():
+    before, after = gate_runs.sides()
+    faster = tuple(
+        msgspec.structs.replace(m, values=tuple(value - m.case.layers * 5e-8 for value in m.values))
+        if m.case.strategy == "layers_property"
+        else m
+        for m in after.measurements
+    )
+    found = gate.between_sides(
+        before, msgspec.structs.replace(after, measurements=faster), grid.GATED, gate.SURE
+    )
+    layers = Case(model="lookup", strategy="layers_property")
+    assert moved(found) == {(layers, "lookup_seconds_per_layer"): "faster"}
 
 
 def test_what_vanished_crashed_or_became_wrong_is_missing_and_never_a_pass():
@@ -138,6 +154,22 @@ def test_what_vanished_crashed_or_became_wrong_is_missing_and_never_a_pass():
         assert Outcome(found).exit_code == 3
         both = gate.between_sides(failed, failed, grid.GATED, gate.SURE)
         assert Outcome(both).exit_code == (0 if state == "skipped" else 3)
+
+
+@pytest.mark.parametrize("suite", planning.METRIC_OF_SUITE)
+def test_what_is_not_compared_is_missed_where_it_failed(suite):
+    """Growth, say, or the resident set."""
+    before, after = gate_runs.sides()
+    case, metric = ALL.with_(batch=9), planning.METRIC_OF_SUITE[suite]
+
+    def adding(run, state, reason=""):
+        values = (1.0,) if state == "ok" else ()
+        more = Measurement(case=case, metric=metric, values=values, state=state, reason=reason)
+        return msgspec.structs.replace(run, measurements=(*run.measurements, more))
+
+    found = gate.between_sides(adding(before, "ok"), adding(after, "crashed", "why"), grid.GATED, gate.SURE)
+    assert moved(found) == {(case, metric): "missing"}
+    assert Outcome(found).exit_code == 3
 
 
 def failing(run, case, metric, reason):
@@ -544,7 +576,8 @@ def test_neither_a_commit_nor_an_interpreter_is_one_line(repository, tmp_path):
     )
 
 
-def test_a_commit_that_cannot_take_turns_is_not_comparable(repository, tmp_path):
+def test_a_commit_that_cannot_take_turns_is_not_comparable(repository, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     git(repository, "rm", "-q", "src/hiddencost/nursery.py")
     git(repository, "commit", "-qm", "three")
     with pytest.raises(NotComparableError, match=r"^commit \w{12} is older than measuring side by side$"):
@@ -574,6 +607,34 @@ def test_a_source_that_answers_otherwise_is_refused_in_one_line(tmp_path, answer
         with pytest.raises(error, match=words):
             nursery.await_ready()
         nursery.close()
+
+
+def test_a_nursery_that_ended_is_told_in_one_line_and_one_that_hangs_is_ended(tmp_path):
+    python = tmp_path / "python"
+    head = f"#!{sys.executable}\nimport os, sys, time\n"
+    spoken = f"os.write(int(sys.argv[3]), b'{SPOKEN}')\n"
+    python.write_text(head + spoken + "print('Cannot allocate memory')\n")
+    python.chmod(0o755)
+    with open(tmp_path / "log", "wb") as log:
+        nursery = Nursery(str(python), {}, log)
+        nursery.await_ready()
+        for _ in range(2):  # while it ends, and after it
+            with pytest.raises(UserError, match=r"python cannot measure: Cannot allocate memory \(see "):
+                nursery.start([], {}, log)
+            nursery._process.wait()
+        nursery.close()
+        python.write_text(head + "time.sleep(600)\n")
+        hanging = Nursery(str(python), {}, log)
+        hanging.close()
+        assert hanging._process.returncode == -signal.SIGKILL
+
+
+def test_a_job_does_not_tell_what_has_its_default():
+    """So that a source that is older than a new key can read it."""
+    (job, *_) = planning.timed_jobs(PLANNED)
+    told = msgspec.json.decode(msgspec.json.encode(job))
+    assert set(told) == {"block", "seed", "time", "tasks"}
+    assert set(told["time"]) == {"blocks"}
 
 
 def test_a_forked_workers_end_is_told_once_to_whoever_asks():

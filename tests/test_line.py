@@ -10,7 +10,7 @@ import fake_run
 import pytest
 from click.testing import CliRunner
 
-from hiddencost import cli, gate
+from hiddencost import cli, gate, store
 
 PLAN = """
 name = "fake"
@@ -109,6 +109,18 @@ def test_a_gate_that_measures_measures_again_what_it_suspects(line):
     ]
 
 
+def test_what_only_memory_suspects_is_measured_again_by_processes_with_settings_of_their_own(measured, line):
+    (measured / "heap.toml").write_text(PLAN.replace('["always_return_all"]', '["on_request"]', 2).replace(
+        '["on_request"]', '["always_return_all"]', 1))  # fmt: skip
+    assert line("run", "--grid", "heap.toml", "--out", "heap")[0] == 0
+    assert line("baseline", "heap", "--out", "heap.json")[0] == 0
+    gate = ("gate", "--baseline", "heap.json", "--out")
+    code, output = line(*gate, "chance-heap", on_request=1.05)
+    assert (code, judged(output)[0]) == (0, "No regression. 5 same.")
+    code, output = line(*gate, "larger", on_request=1.05, on_request_again=1.05)
+    assert (code, judged(output)[0]) == (1, "Regression. 2 larger, 3 same.")
+
+
 def test_two_sides_are_told_apart_by_their_turns(line):
     arguments = ("gate", "--against", sys.executable, "--grid", "plan.toml", "--out")
     code, output = line(*arguments, "same")
@@ -119,10 +131,48 @@ def test_two_sides_are_told_apart_by_their_turns(line):
     assert judged(output)[2] == f"{CASE} seconds 1.00 s 1.03 s 1.03 slower"
 
 
+def test_a_case_that_ends_its_side_costs_itself_and_the_others_are_judged(line, measured):
+    arguments = ("gate", "--against", sys.executable, "--grid", "plan.toml", "--out")
+    code, output = line(*arguments, "dies", always_return_all="dies")
+    assert code == 3
+    told = judged(output)
+    assert told[0] == "Cases are missing or failed. 2 missing, 3 same."
+    assert told[2:4] == [
+        f"{CASE} {metric} – – – missing: crashed: block {block}: its process was killed by signal 11 "
+        f"(see logs/block-{log}.log)"
+        for metric, block, log in (("seconds", 0, 0), ("peak_heap_bytes", 101, 100))
+    ]
+    reasons = [
+        m.reason
+        for m in store.read(measured / "dies" / "after").measurements
+        if m.metric == "seconds" and m.state == "crashed"
+    ]
+    assert reasons[1:] == [
+        f"block {block}: not tried again: in block 0 its process was killed by signal 11"
+        for block in range(1, 5)
+    ]
+
+
+def test_a_side_that_measures_nothing_is_told_as_that(line):
+    arguments = ("gate", "--against", sys.executable, "--grid", "plan.toml", "--out", "nothing")
+    code, output = line(
+        *arguments, **dict.fromkeys(("always_return_all", "final_only", "single_block"), "fails")
+    )
+    assert code == 5
+    assert judged(output)[0].startswith("Nothing was measured. ")
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "sentence"),
     [
         (["gate", "cut"], 3, "Cases are missing or failed. 2 missing, 2 same."),
+        (
+            ["gate", "killed"],
+            2,
+            "hiddencost: killed: not complete: `hiddencost run --resume killed` measures",
+        ),
+        (["gate", "nowhere.known"], 2, "hiddencost: nowhere.known: does not tell where it was measured"),
+        (["baseline", "nowhere.known"], 2, "hiddencost: nowhere.known: does not tell where it was measured"),
         (["gate", "empty"], 5, "Nothing was measured. 6 missing."),
         (["gate", "other"], 4, "hiddencost: not comparable: the baseline's grid plans"),
         (["gate", "nowhere"], 2, "hiddencost: no run at nowhere"),
@@ -134,6 +184,9 @@ def test_two_sides_are_told_apart_by_their_turns(line):
         (["gate", "--grid", "smoke"], 2, "hiddencost: --grid needs --against"),
         (["gate", "first", "--threshold", "-1%"], 2, "hiddencost: --threshold -0.01: must be at least 0"),
         (["gate", "first", "--markdown", "no/m.md"], 2, "hiddencost: no/m.md: its folder does not exist"),
+        (["gate", "first", "--markdown", "."], 2, "hiddencost: .: cannot be written: it is a folder"),
+        (["gate", "first", "--json", "first"], 2, "hiddencost: first: cannot be written: it is a folder"),
+        (["gate", "first", "--json", "/dev/full"], 2, "the verdict: see above"),
         (["baseline", "nowhere"], 2, "hiddencost: no run at nowhere"),
     ],
 )
@@ -141,7 +194,9 @@ def test_each_way_out_has_its_code_and_its_sentence(line, measured, arguments, c
     whole = (measured / "first" / "results.jsonl").read_text().splitlines(keepends=True)
     for name, kept in (
         ("cut", [text for text in whole if "always_return_all" not in text or '"header"' in text]),
-        ("empty", whole[:1]),
+        ("empty", [whole[0], next(text for text in whole if "environment" in text), whole[-1]]),
+        ("killed", [text for text in whole[:-1] if '"block":4' not in text]),
+        ("nowhere.known", [text for text in whole if '"type":"environment"' not in text]),
         ("other", [whole[0].replace('\\"length\\":[8]', '\\"length\\":[9]'), *whole[1:]]),
     ):
         (measured / name).mkdir(exist_ok=True)

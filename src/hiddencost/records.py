@@ -318,7 +318,7 @@ METRICS = (
     Metric("max_abs_difference", "", "difference to the layer-by-layer values, of max(1, the largest)"),
 )
 
-UNIT_OF = {metric.name: metric.unit for metric in METRICS}
+UNIT_OF = {**{metric.name: metric.unit for metric in METRICS}, "lookup_seconds_per_layer": "s"}
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
@@ -351,7 +351,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 class Change(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the gate says of one metric of one case, before and after.
 
-    metric: a name of METRICS, or a ratio within a run (`overhead_ratio`, `lookup_slope_ratio`).
+    metric: a name of METRICS, a ratio within a run (`overhead_ratio`, `lookup_slope_ratio`), or a slope
+    (`lookup_seconds_per_layer`).
     ratio, low, high: after / before with its 95 % interval; exact metrics have none.
     smallest_detectable: the smallest relative slowdown that would have been found with 80 % power.
     threshold: the relative change up to which it counts as the same.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,9 +37,14 @@ from hiddencost.trees import git_commit
 _T = TypeVar("_T")
 
 
+INTERNAL = 70
+"""EX_SOFTWARE of sysexits.h."""
+
+
 class _Command(click.Group):
     """A group whose commands tell a UserError in one line and exit with 2 (`--debug` shows where), and exit
-    with 130 when they are interrupted: 1 would say that the gate found a regression."""
+    with 130 when they are interrupted and with 70 where they fail: 1 would say that the gate found a
+    regression."""
 
     def invoke(self, context: click.Context) -> Any:
         try:
@@ -51,6 +57,11 @@ class _Command(click.Group):
         except KeyboardInterrupt:
             click.echo("\nInterrupted.", err=True)
             sys.exit(130)
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise
+        except Exception:
+            traceback.print_exc()
+            sys.exit(INTERNAL)
 
 
 @click.group(cls=_Command, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -14,7 +15,7 @@ import msgspec
 
 from hiddencost import gate as gating
 from hiddencost import grid, store
-from hiddencost.cli.measuring import REPORTS, header, measured, progress, refuse_nothing, share, warn
+from hiddencost.cli.measuring import REPORTS, header, measured, progress, share, warn
 from hiddencost.errors import NotComparableError, UserError
 from hiddencost.gate import Outcome
 from hiddencost.gate.baseline import changed_versions
@@ -101,6 +102,8 @@ def gate(
     for file in (markdown, json_file):
         if file and not file.parent.is_dir():
             raise UserError(f"{file}: its folder does not exist")
+        if file and (file.is_dir() or not os.access(file if file.exists() else file.parent, os.W_OK)):
+            raise UserError(f"{file}: cannot be written: it is a folder, or not yours to write")
     try:
         if against is not None:
             changes, notes = _side_by_side(against, grid_name or "gate", _folder(out), threshold)
@@ -111,10 +114,13 @@ def gate(
         sys.exit(NOT_COMPARABLE)
     outcome = Outcome(changes, notes, timings_advisory, strict)
     click.echo("\n".join(gating.as_lines(outcome)))
-    if markdown:
-        markdown.write_text(gating.as_markdown(outcome), encoding="utf-8")
-    if json_file:
-        json_file.write_bytes(gating.as_json(outcome))
+    written = (markdown, gating.as_markdown(outcome).encode()), (json_file, gating.as_json(outcome))
+    for file, text in written:
+        try:
+            if file:
+                file.write_bytes(text)
+        except OSError as error:
+            raise UserError(f"{file}: cannot be written ({error.strerror}); the verdict: see above") from None
     sys.exit(outcome.exit_code)
 
 
@@ -139,6 +145,7 @@ def _with_baseline(
     thresholds = _thresholds(planned, threshold)
     if run_folder is not None:
         found = store.read(run_folder)
+        gating.refuse_incomplete(found, str(run_folder))
         return gating.against_baseline(known, found, thresholds, gating.SURE), changed_versions(known, found)
     folder = _folder(out)
 
@@ -262,4 +269,3 @@ def _run_sides(
         how = side_by_side(before, after, timed, memory, fault)
     if how == "interrupted":
         sys.exit(130)
-    refuse_nothing(store.read(folder / "after"), folder / "after")

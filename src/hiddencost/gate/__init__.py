@@ -3,7 +3,7 @@
 Pure functions of records: nothing is measured here, and no framework is imported.
 """
 
-from hiddencost.gate.baseline import Baseline, against_baseline, keep, read, write
+from hiddencost.gate.baseline import Baseline, against_baseline, keep, read, refuse_incomplete, write
 from hiddencost.gate.judging import CONFIRMED, SURE, SUSPECT
 from hiddencost.gate.outcome import Outcome, confirmed, suspects
 from hiddencost.gate.sides import between_sides
@@ -23,6 +23,7 @@ __all__ = [
     "confirmed",
     "keep",
     "read",
+    "refuse_incomplete",
     "suspects",
     "write",
 ]

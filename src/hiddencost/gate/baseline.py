@@ -77,10 +77,7 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True):
 
 def keep(run: Run, source: str) -> Baseline:
     """The baseline of a run. Raises UserError where it is not complete, or a case failed."""
-    if run.ending is None or run.ending.how != "complete":
-        raise UserError(
-            f"{source}: not complete: `hiddencost run --resume {source}` measures what is missing"
-        )
+    refuse_incomplete(run, source)
     if len(kinds := by_kind(run)) > 1:
         raise UserError(f"{source}: {ON_SEVERAL_KINDS.format('; '.join(kinds))}")
     bad = [f"{case} ({why})" for (case, _), why in reasons(run).items() if failed(why)]
@@ -103,6 +100,17 @@ def keep(run: Run, source: str) -> Baseline:
     )
 
 
+def refuse_incomplete(run: Run, source: str) -> None:
+    """Raises UserError for a run that ended early, or does not tell where it was measured: what it lacks
+    would not be missed in every block."""
+    if run.ending is None or run.ending.how != "complete":
+        raise UserError(
+            f"{source}: not complete: `hiddencost run --resume {source}` measures what is missing"
+        )
+    if not run.environments:
+        raise UserError(f"{source}: does not tell where it was measured: it is damaged")
+
+
 def _travelling(run: Run) -> Iterator[Kept]:
     table = Table(run)
     for case in table.cases("seconds"):
@@ -123,9 +131,9 @@ def _travelling(run: Run) -> Iterator[Kept]:
 def against_baseline(
     baseline: Baseline, run: Run, thresholds: Mapping[str, float], alpha: float, part: bool = False
 ) -> list[Change]:
-    """What moved since the baseline. part: the run measured only some of its cases again, and the others
-    are not missed. Raises NotComparableError."""
-    differences = list(_differences(baseline, run, part))
+    """What moved since the baseline. part: the run measured only some of the cases again of one that was
+    compared, and the others are not missed. Raises NotComparableError."""
+    differences = [] if part else list(_differences(baseline, run))
     if differences:
         raise NotComparableError("; ".join(differences))
     now = {(kept.case, kept.metric): kept for kept in _travelling(run)}
@@ -148,7 +156,7 @@ def _shown(kept: Kept) -> float:
     return exp(sum(kept.logs) / len(kept.logs)) if kept.logs else kept.value
 
 
-def _differences(baseline: Baseline, run: Run, part: bool) -> Iterator[str]:
+def _differences(baseline: Baseline, run: Run) -> Iterator[str]:
     """What makes the run another measurement than the baseline's, in words."""
     if not run.environments:
         return
@@ -164,7 +172,7 @@ def _differences(baseline: Baseline, run: Run, part: bool) -> Iterator[str]:
     except ValueError:  # of which msgspec's DecodeError is one
         yield "this run does not hold its plan: an older hiddencost measured it, or it is damaged"
         return
-    if not part and before != after:
+    if before != after:
         yield (
             f"the baseline's grid plans {len(before)} cases, this run's {len(after)}, and they share "
             f"{len(before & after)}: measure the baseline's grid, or make a new baseline"

@@ -8,10 +8,16 @@ from statistics import median
 from hiddencost.records import Case
 from hiddencost.stats import Table, line_fit
 
-SLOPE_RATIO = "lookup_slope_ratio"
+SLOPE, SLOPE_RATIO = "lookup_seconds_per_layer", "lookup_slope_ratio"
 SLOPED = ("get_layer_name", "get_layer_index")
 """Look-ups whose time grows with the number of layers, as that of the `layers` property does."""
 UNIT = "layers_property"
+
+
+def log_slopes(table: Table, way: str) -> list[float]:
+    """log of the seconds per layer of a look-up of the last layer: of each block the median of its rounds."""
+    found = ([log(one) for one in rounds if one > 0] for _, rounds in sorted(_slopes(table, way).items()))
+    return [median(logs) for logs in found if logs]
 
 
 def slope_ratios(table: Table, way: str) -> list[float]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from hiddencost.columns import columns_of
+from hiddencost.grid.planning import METRIC_OF_SUITE
 from hiddencost.records import OTHER_SIDE, Case, Change, Run
 
 Reasons = Mapping[tuple[Case, str], str]
 EXACT = (
     "peak_heap_bytes",
+    "peak_device_bytes",
     "payload_bytes",
     "traces",
     "compiled_temp_bytes",
@@ -18,15 +20,16 @@ EXACT = (
     "compiled_operations",
 )
 """Metrics that do not vary."""
-GATED = ("seconds", "lookup_seconds", *EXACT)
+MISSED = (*METRIC_OF_SUITE.values(), *EXACT)
+"""Metrics of which each case has to have values: also those that are not compared."""
 GONE = "measured before, and not after"
 
 
 def reasons(run: Run) -> Reasons:
-    """(case, metric) of all that was gated -> why a block has no values of it, or '' where all have."""
+    """(case, metric) of all that is missed -> why a block has no values of it, or '' where all have."""
     found: dict[tuple[Case, str], str] = {}
     columns = columns_of(run)
-    for m in columns.only(columns.of(GATED)):
+    for m in columns.only(columns.of(MISSED)):
         reason = "" if m.state == "ok" else f"{m.state}: {m.reason}"
         found[m.case, m.metric] = found.get((m.case, m.metric)) or reason
     return found

@@ -10,7 +10,7 @@ from itertools import groupby
 import numpy as np
 
 from hiddencost.gate.judging import Evidence, judge
-from hiddencost.gate.lookups import SLOPE_RATIO, SLOPED, slope_ratios
+from hiddencost.gate.lookups import SLOPE, SLOPED, UNIT, log_slopes
 from hiddencost.gate.missing import EXACT, missing, reasons
 from hiddencost.records import Case, Change, Run
 from hiddencost.stats import Table, effects, interval
@@ -72,14 +72,14 @@ def _visits(
 
 
 def _lookups(tables: tuple[Table, Table]) -> Iterator[Evidence]:
-    """Not their seconds: a microsecond on one side and the same second later on the other are too far apart
-    on a shared machine. Their slopes, each against that of `layers` in its own process, are not."""
-    for way in SLOPED:
-        earlier, later = (slope_ratios(table, way) for table in tables)
+    """How much longer a look-up takes for each layer, the `layers` property's own among them: their ratio
+    would call a look-up slower because that property got faster."""
+    for way in (*SLOPED, UNIT):
+        earlier, later = (log_slopes(table, way) for table in tables)
         if earlier and later:
             yield Evidence(
                 Case(model="lookup", strategy=way),
-                SLOPE_RATIO,
+                SLOPE,
                 math.exp(np.mean(earlier)),
                 math.exp(np.mean(later)),
                 earlier=earlier,
