@@ -66,9 +66,9 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """What was decided. alarms: (case, metric, word, ratio) of each regression told. ratio, half_width,
-    detectable: of the slowed case, with the smallest slowdown that would have been seen; call_seconds: what a
-    call of it takes (decisions of before it was kept have none). plain: by how much
+    """What was decided. alarms: (case, metric, word, ratio) of each regression told, and of what is missing.
+    ratio, half_width, detectable: of the slowed case, with the smallest slowdown that would have been seen;
+    call_seconds: what a call of it takes (decisions of before it was kept have none). plain: by how much
     pytest-benchmark's medians moved, by case. others: cores that other processes kept busy meanwhile, those
     of the trial's own load not counted. suspect: the gate's chance of a false suspicion then."""
 
@@ -209,7 +209,7 @@ def run(trial, compared):
         alarms=tuple(
             (str(c.case), c.metric, c.word, round(c.ratio or 0.0, 4))
             for c in changes
-            if c.word in REGRESSIONS
+            if c.word in (*REGRESSIONS, "missing")
         ),
         ratio=slowed and slowed.ratio,
         detectable=slowed and slowed.smallest_detectable,
@@ -241,6 +241,11 @@ def caught(result):
     return bool(result.alarms)
 
 
+def elsewhere(result):
+    """Whether the gate told of a case that was not made worse, beside one that was."""
+    return any(SLOWED not in case for case, *_ in result.alarms)
+
+
 def plainly(result, threshold):
     """The same by pytest-benchmark's `--benchmark-compare-fail=median:N%`."""
     if result.trial.slower:
@@ -269,8 +274,14 @@ def table(results, beside=()):
             )
         )
     lines = piped(header, rows)
-    same = [result for result in results if not result.trial.slower and not result.trial.states]
-    return [*lines, "", f"Identical code in all: {share(sum(map(caught, same)), len(same))} false alarms."]
+    worse = [result for result in results if result.trial.slower or result.trial.states]
+    same = [result for result in results if result not in worse]
+    return [
+        *lines,
+        "",
+        f"Identical code in all: {share(sum(map(caught, same)), len(same))} false alarms. Beside a case made "
+        f"worse, of one that was not: {share(sum(map(elsewhere, worse)), len(worse))}.",
+    ]
 
 
 def widths(results):
