@@ -60,6 +60,30 @@ def test_a_quiet_machine_has_nothing_to_tell(machine):
             {"CPU quota": ("1.5 cores for 4 visible ones", True)},
         ),
         (
+            {
+                "files": {
+                    "/proc/self/cgroup": "0::/a.slice/b.scope",
+                    "/sys/fs/cgroup/a.slice/cpu.max": "250000 100000",
+                    "/sys/fs/cgroup/a.slice/b.scope/cpu.max": "max 100000",
+                }
+            },
+            1,
+            {"CPU quota": ("2.5 cores for 4 visible ones", True)},
+        ),
+        (
+            {
+                "files": {
+                    "/proc/self/cgroup": "4:memory:/m\n3:cpu,cpuacct:/docker/x\n0::/",
+                    "/sys/fs/cgroup/cpu/docker/x/cpu.cfs_quota_us": "50000",
+                    "/sys/fs/cgroup/cpu/docker/x/cpu.cfs_period_us": "100000",
+                    "/sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1",
+                    "/sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000",
+                }
+            },
+            1,
+            {"CPU quota": ("0.5 cores for 4 visible ones", True)},
+        ),
+        (
             {"files": {"/proc/stat": "cpu  100 0 100 700 0 0 0 100 0 0\n"}},
             1,
             {"time stolen by other guests": ("10.0% since start", True)},

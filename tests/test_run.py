@@ -300,7 +300,10 @@ examples = [8]
 def test_doctor_tells_the_noise_floor_of_this_machine_and_leaves_nothing_behind(tmp_path):
     done = hiddencost("doctor", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
-    floor = r"{}, 1 x 16, .* m?s.*: ratio (\d\.\d+) \[.*\]; smallest effect that can be held: \d+\.\d%"
+    floor = (
+        r"{}, 1 x 16, .* m?s.*: ratio (\d\.\d+) \[.*\]; smallest slowdown that a gate of one case would "
+        r"find here: \d+\.\d%"
+    )
     for mode in ("eager", "graph"):
         found = re.search(floor.format(mode), done.stdout)
         assert found, done.stdout

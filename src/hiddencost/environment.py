@@ -295,11 +295,21 @@ def _driver(*asked: str) -> list[str]:
 
 
 def cpu_quota() -> float | None:
-    """The container's CPU quota in cores (cgroup v2), or None."""
-    limit = _text("/sys/fs/cgroup/cpu.max").split()
-    if len(limit) == 2 and limit[0] != "max":
-        return int(limit[0]) / int(limit[1])
-    return None
+    """The tightest CPU quota, in cores, of this process's control group and of those it lies in (version 2,
+    or 1), or None."""
+    found = []
+    for line in _text("/proc/self/cgroup").splitlines() or ["0::/"]:
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        root = Path("/sys/fs/cgroup", "cpu" if controllers else "")
+        for group in (Path(path), *Path(path).parents):
+            here = root / group.relative_to("/")
+            names = ("cpu.cfs_quota_us", "cpu.cfs_period_us") if controllers else ("cpu.max",)
+            limit = " ".join(_text(str(here / name)) for name in names).split()
+            if len(limit) == 2 and limit[0] not in ("max", "-1"):
+                found.append(int(limit[0]) / int(limit[1]))
+    return min(found, default=None)
 
 
 def _text(path: str) -> str:

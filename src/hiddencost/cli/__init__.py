@@ -343,7 +343,7 @@ def doctor(look_only: bool) -> None:
     """Tell what on this machine makes timings unreliable; nothing is changed.
 
     Then the plain forward pass is timed against itself in five processes: how far the two seem
-    apart is the machine's noise floor, and the smallest effect is what a check here can hold.
+    apart is the machine's noise floor, and the smallest slowdown what a gate here can hold.
     """
     from hiddencost import environment
 
@@ -370,17 +370,22 @@ def _noise_floor(folder: Path) -> None:
     measured(folder, planned, text, timed, ())
     run = store.read(folder)
     refuse_nothing(run, folder)
+    from hiddencost.gate.judging import SURE, Evidence, judge
     from hiddencost.stats import Table
 
     table = Table(run)
     for twin in table.cases("seconds", strategy=TWIN):
-        found, band = table.compare(twin), table.center(twin.group, "seconds")
-        if found is None or band is None or found.low is None or found.smallest_detectable is None:
+        band, (shifts, _) = table.center(twin.group, "seconds"), table.log_ratios(twin, twin.group)
+        if band is None or not shifts:
+            continue
+        (found,) = judge([Evidence(twin, "seconds", 1.0, 1.0, shifts)], grid.GATED, SURE)
+        told = f"{twin.group.mode}, {twin.batch} x {twin.length}, {formatting.quantity(*band, unit='s')}: "
+        if found.ratio is None or found.smallest_detectable is None:
+            click.echo(told + found.reason)
             continue
         click.echo(
-            f"{twin.group.mode}, {twin.batch} x {twin.length}, {formatting.quantity(*band, unit='s')}: "
-            f"ratio {formatting.quantity(found.ratio, found.low, found.high)}; "
-            f"smallest effect that can be held: {found.smallest_detectable:.1%}"
+            f"{told}ratio {formatting.quantity(found.ratio, found.low, found.high)}; "
+            f"smallest slowdown that a gate of one case would find here: {found.smallest_detectable:.1%}"
         )
 
 
