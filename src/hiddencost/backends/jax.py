@@ -10,22 +10,21 @@ from hiddencost.backends.base import Backend, no_gpu
 
 
 class _Jitted:
-    """A jitted function of trainable and other variables, tensors and flags, called with the last two. The
-    variables' values are read once: that of each call would be a tenth of a millisecond of Python."""
+    """A jitted function of trainable and other variables, tensors and flags, called with the last two.
+
+    Each call reads the variables' arrays, which are others after training, loading, or Keras's predict. What
+    Keras keeps private, `Variable._value`, is the array itself: by `.value` it would be a tenth of a
+    millisecond of Python a call.
+    """
 
     def __init__(self, jitted: Any, variables: Sequence[Sequence[Any]]) -> None:
         self.jitted = jitted
         self._variables = variables
-        self._values = self._read()
-
-    def _read(self) -> tuple[list[Any], ...]:
-        return tuple([variable.value for variable in some] for some in self._variables)
 
     def given(self, arguments: Sequence[Any]) -> tuple[Any, ...]:
-        if self._values[0][0].is_deleted():  # Keras's predict takes a model's buffers and gives it new ones
-            self._values = self._read()
+        values = tuple([variable._value for variable in some] for some in self._variables)
         flags = tuple(argument for argument in arguments if isinstance(argument, bool))
-        return *self._values, tuple(arguments[: len(arguments) - len(flags)]), flags
+        return *values, tuple(arguments[: len(arguments) - len(flags)]), flags
 
     def __call__(self, *arguments: Any) -> Any:
         return self.jitted(*self.given(arguments))
