@@ -1,5 +1,7 @@
 """`extractor`: named hidden states, reduced inside the model, from inputs that are checked."""
 
+import itertools
+
 import numpy as np
 import pytest
 from on_backend import BACKEND, COMPILED, MODES
@@ -140,6 +142,178 @@ def test_what_is_not_known_is_told_in_one_line(bert):
         hiddencost.extractor(model, "last_four")
     with pytest.raises(UserError, match=r"points \[3\]: give a selection"):
         hiddencost.extractor(model, [3])
+
+
+@pytest.mark.parametrize("mode", [COMPILED, "eager"])
+def test_the_weights_are_those_that_the_model_has_now_frozen_or_not(process, mode):
+    import keras
+
+    x = keras.Input((4,))
+    model = keras.Model(x, keras.layers.Dense(4, name="b")(keras.layers.Dense(4, name="a")(x)))
+    model.trainable = False
+    read = hiddencost.extractor(model, hiddencost.hidden_states(model, at=["a", "b"]), mode=mode)
+    assert array(read(np.ones((1, 4), "float32"))["b"]).any()
+    model.set_weights([np.full(weight.shape, 2.0, "float32") for weight in model.weights])
+    found = read(np.ones((1, 4), "float32"))
+    np.testing.assert_array_equal(array(found["a"]), np.full((1, 4), 10.0))
+    np.testing.assert_array_equal(array(found["b"]), np.full((1, 4), 82.0))
+
+
+def test_points_of_several_stacks_are_told_apart_by_their_names(process):
+    from hiddencost.points import all_stacks
+    from hiddencost.survey import handwritten
+
+    model, _ = handwritten.towers()
+    stacks = all_stacks(model)
+    chosen = [stacks["left_tower"]["block_1"], stacks["right_tower"]["block_1"]]
+    x, y = handwritten.inputs(), 2 * handwritten.inputs()
+    found = hiddencost.extractor(model, chosen, mode="eager")([x, y])
+    alone = [hiddencost.extractor(model, point, mode="eager")([x, y])["block_1"] for point in chosen]
+    assert list(found) == ["left_tower/block_1", "right_tower/block_1"]
+    for one, other in zip(found.values(), alone, strict=True):
+        np.testing.assert_array_equal(array(one), array(other))
+    with pytest.raises(UserError, match="points left_tower/block_1: several of that name: read them one by"):
+        hiddencost.extractor(model, [*chosen, chosen[0]])
+
+
+def two_inputs(length):
+    """Patches through one stack, that see no mask; tokens with a mask through the other."""
+    import keras
+    import keras_hub
+
+    class Patches(keras_hub.layers.TransformerEncoder):
+        pass
+
+    patches, tokens = keras.Input((length, 8), name="patches"), keras.Input((None, 8), name="tokens")
+    mask = keras.Input((None,), dtype="int32", name="padding_mask")
+    x, y = patches, tokens
+    for number in range(3):
+        x = Patches(8, 2, name=f"vision_{number}")(x)
+        y = keras_hub.layers.TransformerEncoder(8, 2, name=f"text_{number}")(y, padding_mask=mask)
+    both = keras.layers.Concatenate(axis=1)([x, y])
+    return keras.Model({"patches": patches, "tokens": tokens, "padding_mask": mask}, both)
+
+
+def test_a_mask_is_of_the_stack_that_is_given_it(process):
+    from hiddencost.points import all_stacks
+
+    model = two_inputs(5)
+    generator = np.random.default_rng(0)
+    mask = np.array([[1, 1, 0, 0, 0], [1, 1, 1, 0, 0]], "int32")
+    inputs = {name: generator.standard_normal((2, 5, 8)).astype("float32") for name in ("patches", "tokens")}
+    inputs["padding_mask"] = mask
+    stacks = {name: states["block_2"] for name, states in all_stacks(model).items()}
+    assert sorted(stacks) == ["text", "vision"]
+    points = [stacks["vision"], stacks["text"]]
+    whole = [array(v) for v in hiddencost.extractor(model, points, mode="eager")(inputs).values()]
+    means = [
+        array(v) for v in hiddencost.extractor(model, points, reduce="mean", mode="eager")(inputs).values()
+    ]
+    np.testing.assert_allclose(means[0], whole[0].mean(1), atol=1e-5)
+    weights = mask[..., None] / mask.sum(1)[:, None, None]
+    np.testing.assert_allclose(means[1], (whole[1] * weights).sum(1), atol=1e-5)
+
+
+def test_a_mask_of_another_length_is_refused_in_one_line(process):
+    import keras
+
+    x, mask = keras.Input((4, 8), name="x"), keras.Input((3,), name="padding_mask")
+    h = keras.layers.Dense(8, name="a")(x) + keras.ops.mean(mask)
+    model = keras.Model({"x": x, "padding_mask": mask}, h)
+    read = hiddencost.extractor(model, hiddencost.hidden_states(model, at=["a"]), reduce="mean", mode="eager")
+    with pytest.raises(UserError, match="point 'a' has 4 tokens, and the mask of padding 3: reduce it by a"):
+        read({"x": np.ones((1, 4, 8), "float32"), "padding_mask": np.ones((1, 3), "float32")})
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_states_are_pooled_with_the_mask_that_keras_carries(process, inside):
+    """The last one inside a layer too, which is not run to its end; and those whose mask the next block takes
+    off."""
+    import keras
+    import keras_hub
+
+    class Holder(keras.layers.Layer):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self.supports_masking = True
+            self.blocks = [keras_hub.layers.TransformerEncoder(8, 2) for _ in range(3)]
+
+        def call(self, x):
+            for block in self.blocks:
+                x = block(x)
+            return x
+
+    ids = keras.Input((None,), dtype="int32")
+    embedded = keras.layers.Embedding(9, 8, mask_zero=True)(ids)
+    model = keras.Model(ids, Holder()(embedded) if inside else Holder().call(embedded))
+    given = np.array([[1, 2, 0, 0], [3, 4, 5, 0]], "int32")
+    weights = (given > 0)[..., None] / (given > 0).sum(1)[:, None, None]
+    ways = ("auto", *(() if inside else recommended.BETWEEN))
+    modes = ("eager",) if BACKEND == "torch" else ("eager", COMPILED)  # torch.compile traces no mask of Keras
+    for mode, strategy in itertools.product(modes, ways):
+        options = {"mode": mode, "strategy": strategy}
+        whole = hiddencost.extractor(model, "all", **options)(given)
+        means = hiddencost.extractor(model, "all", reduce="mean", **options)(given)
+        assert list(means) == ["embeddings", "block_0", "block_1", "block_2"]
+        for name, state in whole.items():
+            np.testing.assert_allclose(array(means[name]), (array(state) * weights).sum(1), atol=1e-5)
+
+
+def test_a_model_inside_a_layer_is_read(process):
+    import keras
+
+    from hiddencost.survey import handwritten
+
+    class Tower(keras.layers.Layer):
+        def __init__(self, encoder, **kwargs):
+            super().__init__(**kwargs)
+            self.encoder = encoder
+
+        def call(self, x):
+            return self.encoder(x)
+
+    encoder, blocks = handwritten.custom()
+    x = handwritten.text()
+    model = keras.Model(x, Tower(encoder)(x))
+    found = hiddencost.extractor(model, "all", mode="eager")(handwritten.inputs())
+    assert list(found) == ["embeddings", "block_0", "block_1", "block_2"]
+    right = handwritten.inputs()
+    for number, block in enumerate(blocks):
+        right = block(right)
+        np.testing.assert_allclose(array(found[f"block_{number}"]), array(right), atol=1e-5)
+
+
+def test_points_of_another_model_are_refused_in_one_line(bert):
+    import keras
+
+    model, _ = bert
+    other = keras.models.clone_model(model)
+    for strategy in recommended.BETWEEN:
+        with pytest.raises(
+            UserError, match=r"point 'block_1' is of another model than .*: take hidden_states"
+        ):
+            hiddencost.extractor(other, hiddencost.hidden_states(model).last, strategy=strategy)
+    with pytest.raises(UserError, match=r"dtype 'flaot16' is none of Keras's, such as float32 or bfloat16"):
+        hiddencost.extractor(model, dtype="flaot16")
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation")  # Keras's own, as it writes weights
+def test_points_that_the_caller_named_are_saved_too(process, tmp_path):
+    import keras
+
+    x = keras.Input((4,), name="x")
+    shared = keras.layers.Dense(4, name="block_1")
+    last = keras.layers.LSTM(4, return_state=True, name="lstm")(keras.ops.expand_dims(shared(shared(x)), 1))
+    model = keras.Model(x, last)
+    points = hiddencost.hidden_states(model, at=["block_1", last[2], x])
+    assert [point.call for point in points] == [0, 0, 0]
+    reader = hiddencost.extractor(model, points, mode="eager")
+    given = np.random.default_rng(0).standard_normal((2, 4)).astype("float32")
+    reader.model.save(tmp_path / "reader.keras")
+    loaded = keras.models.load_model(tmp_path / "reader.keras")
+    right = [shared(given), model(given)[2], given]
+    for one, other in zip(loaded(given), right, strict=True):
+        np.testing.assert_allclose(array(one), np.asarray(backends.to_numpy(other)), atol=1e-6)
 
 
 def test_predict_gives_arrays_by_name(bert):

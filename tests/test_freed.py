@@ -84,6 +84,24 @@ def test_values_are_equal_for_every_kind_of_node(process):
     same(inside_another(), tokens())
 
 
+def given_a_mask(dtype):
+    """A model inside another that is given a mask which its input does not carry, or which a cast loses."""
+    import keras
+
+    inside = keras.Input((None, 4))
+    inner = keras.Model(inside, keras.layers.GlobalAveragePooling1D()(inside))
+    x = keras.Input((None,), dtype="int32")
+    h = keras.layers.Embedding(6, 4, mask_zero=dtype != "float32", dtype=dtype)(x)
+    pooled = inner(h) if dtype != "float32" else inner(h, mask=keras.ops.not_equal(x, 0))
+    return keras.Model(x, pooled)
+
+
+@pytest.mark.filterwarnings("ignore:Layer 'functional")  # Keras says that it supports no masking, and does
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+def test_a_nested_model_gets_the_mask_that_it_is_given(process, dtype):
+    same(given_a_mask(dtype), tokens())
+
+
 def test_a_sequential_model(process):
     import keras
 

@@ -86,13 +86,13 @@ def test_a_mask_is_carried_by_the_tensor(process):
     import keras
 
     found = keras.layers.Embedding(3, 2, mask_zero=True)(np.array([[1, 0]]))
-    assert np.asarray(graph.mask_of(found)).tolist() == [[True, False]], "_keras_mask"
+    assert np.asarray(graph.mask_of(found)).tolist() == [[True, False]], "get_keras_mask"
 
 
 def test_private_attributes_of_keras_are_read_in_one_file_alone():
     known = {
         "_nodes_by_depth", "_inbound_nodes", "_outbound_nodes", "_keras_history", "_standardize_inputs",
-        "_functional", "_layers", "_flatten_layers", "_call_context_args", "_keras_mask",
+        "_functional", "_layers", "_flatten_layers", "_call_context_args", "get_keras_mask", "set_keras_mask",
         "_convert_input_args",
     }  # fmt: skip
     for path in sorted(SOURCE.rglob("*.py")):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -114,5 +115,17 @@ def extractor(
         inside = any(point.inside for point in chosen)
         strategy = "functional_freed" if inside else recommended.strategy(name, mode)
     reader = Reader(model, chosen, reduce, dtype, strategy)
-    names = [MIX] if reduce == MIX else [point.name for point in chosen]
+    names = [MIX] if reduce == MIX else _names(chosen)
     return Extractor(reader, names, mode)
+
+
+def _names(points: Sequence[Point]) -> list[str]:
+    """The points' names, with those of their stacks where one alone would stand for several. Raises UserError
+    where these do not tell them apart."""
+    names = [point.name for point in points]
+    if len(set(names)) < len(names):
+        names = [f"{point.stack}/{point.name}" for point in points]
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise UserError(f"points {', '.join(twice)}: several of that name: read them one by one")
+    return names

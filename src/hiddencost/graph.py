@@ -3,7 +3,8 @@
 - `Function._nodes_by_depth`: the graph's nodes, in the order in which Keras runs them;
 - `Node.operation`, `.arguments`, `.outputs`, `.is_input`: one call of one layer (a layer may have many);
 - `Operation._inbound_nodes`, `KerasTensor._keras_history`: a layer's calls, and which of them made a tensor;
-- `_keras_mask`: the mask that a tensor carries to the layers that take it;
+- `get_keras_mask`, `set_keras_mask` of `keras.src.backend`: the mask that a tensor carries to the layers that
+  take it;
 - `Operation._call_context_args`: which of a call's arguments, such as `training`, the model passes on;
 - `Function._standardize_inputs`: inputs to a flat list, cast and ordered as Keras does it;
 - `Sequential._functional`: the functional model that a built Sequential runs;
@@ -70,16 +71,23 @@ def is_graph(operation: Any) -> bool:
     """Whether it is a functional model, or a Sequential that has been built."""
     import keras
 
-    return isinstance(operation, keras.Function) or (
+    return _is_functional(operation) or (
         isinstance(operation, keras.Sequential) and operation._functional is not None
     )
+
+
+def _is_functional(model: Any) -> bool:
+    """A keras.Function that is no model has no inputs of its own to cast, and no dtype."""
+    import keras
+
+    return isinstance(model, keras.Function) and isinstance(model, keras.Layer)
 
 
 def graph_of(model: Any) -> Any:
     """The functional model itself, or the one that a Sequential runs. Raises UserError for any other."""
     import keras
 
-    if isinstance(model, keras.Function):
+    if _is_functional(model):
         return model
     name = type(model).__name__
     if isinstance(model, keras.Sequential):
@@ -138,6 +146,15 @@ def _gather(value: Any, path: Path, kind: Any, found: list[tuple[Path, Any]]) ->
                 found.append(((*path, *inner), leaf))
 
 
+def ancestors(model: Any, of: Any) -> set[int]:
+    """The ids of the tensors of a model's graph that a tensor of it, or a call, depends on."""
+    found = {id(tensor) for _, tensor in of.arguments} if isinstance(of, Call) else {id(of)}
+    for call in reversed(calls(model)):
+        if any(id(tensor) in found for tensor in call.outputs):
+            found |= {id(tensor) for _, tensor in call.arguments}
+    return found
+
+
 def maker(tensor: Any) -> tuple[Any, int]:
     """The layer that made a symbolic tensor, and in which of its calls."""
     return tensor._keras_history.operation, int(tensor._keras_history.node_index)
@@ -168,7 +185,31 @@ def packed(model: Any, flat: Sequence[Any]) -> Any:
 
 def mask_of(tensor: Any) -> Any:
     """The mask that Keras has attached to a tensor, or None."""
-    return getattr(tensor, "_keras_mask", None)
+    from keras.src import backend
+
+    return backend.get_keras_mask(tensor)
+
+
+def masked(tensors: Sequence[Any], mask: Any) -> None:
+    """Attaches the masks that a model is given to its inputs, as Keras's `Functional.call` does."""
+    import keras
+
+    if mask is not None:
+        for tensor, one in zip(tensors, keras.tree.flatten(mask), strict=False):
+            _attach(tensor, one)
+
+
+def carry(tensor: Any, mask: Any) -> None:
+    """Attaches a mask that the tensor had: Keras's attention takes it off what it is given."""
+    if mask_of(tensor) is None:
+        _attach(tensor, mask)
+
+
+def _attach(tensor: Any, mask: Any) -> None:
+    from keras.src import backend
+
+    if mask is not None:
+        backend.set_keras_mask(tensor, mask)
 
 
 def sub_layers(operation: Any) -> list[Any]:
@@ -239,26 +280,46 @@ def read_inside(
         at.setdefault((number, kind), []).append((place, path))
     found: dict[int, Any] = {}
 
+    masks: dict[int, Any] = {}
+    running: list[tuple[Any, Any, Any]] = []  # layers, what they were given first, and its mask
+
     def keep(number: int, kind: str, structure: Any) -> None:
         if (number, kind) in at:
             leaves = {tuple(path): leaf for path, leaf in keras.tree.flatten_with_path(structure)}
-            found.update({place: leaves[path] for place, path in at[number, kind]})
+            for place, path in at[number, kind]:
+                found[place] = leaves[path]
+                masks[place] = _mask_to_come(leaves[path], running)
             if len(found) == len(wanted) and not to_its_end:
                 raise Enough
 
+    def before(number: int, one: Any, arguments: Any) -> None:
+        keep(number, "arguments", arguments)
+        first = arguments[0][0] if arguments[0] else None
+        running.append((one, first, mask_of(first)))
+
+    def after(number: int, _: Any, returned: Any) -> None:
+        keep(number, "outputs", returned)
+        running.pop()
+
     outputs = None
-    with (
-        watched(
-            layer,
-            lambda number, _, arguments: keep(number, "arguments", arguments),
-            lambda number, _, returned: keep(number, "outputs", returned),
-        ),
-        suppress(Enough),
-    ):
+    with watched(layer, before, after), suppress(Enough):
         outputs = layer(*args, **kwargs)
     if len(found) < len(wanted):
         raise UserError(f"layer '{layer.name}' made other calls than when its hidden states were found")
+    for place, mask in masks.items():
+        carry(found[place], mask)
     return [found[place] for place in range(len(wanted))], outputs
+
+
+def _mask_to_come(tensor: Any, running: Sequence[tuple[Any, Any, Any]]) -> Any:
+    """The mask of what a layer returns: Keras attaches it after the layer's `call`, which the last one wanted
+    does not come to. That of the innermost layer that is given one and passes it on."""
+    if mask_of(tensor) is not None:
+        return mask_of(tensor)
+    for layer, first, mask in reversed(running):
+        if mask is not None and layer.supports_masking:
+            return layer.compute_mask(first, mask)
+    return None
 
 
 def runs_its_graph(operation: Any) -> bool:
@@ -280,10 +341,10 @@ def calls_inside(call: Call) -> list[Call]:
     """The calls that an operation makes when it is called as in `call`: those of its graph, or those seen
     while it is traced on abstract tensors (no values are computed). None, and a warning, where it cannot be.
     """
-    if is_graph(call.operation):
-        return calls(call.operation)
     if call.node is None:
         return call.inside
+    if is_graph(call.operation):
+        return calls(call.operation)
     try:
         return _traced(call, [tensor for _, tensor in call.arguments])
     except Exception:  # Keras takes 83 for an open size on JAX and torch: longer than some layers take

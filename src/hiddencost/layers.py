@@ -8,9 +8,9 @@ from typing import Any
 import keras
 
 from hiddencost.errors import UserError, nearest
-from hiddencost.graph import flat_inputs, graph_of, mask_of, packed
+from hiddencost.graph import ancestors, flat_inputs, graph_of, mask_of, packed
 from hiddencost.plan import Plan, Wanted
-from hiddencost.points import Point, all_stacks, hidden_states, tensors_of
+from hiddencost.points import Point, all_stacks, found_again, kept, refuse_another_models, tensors_of
 
 
 class _Running(keras.Model):  # type: ignore[misc,unused-ignore]
@@ -27,9 +27,10 @@ class _Running(keras.Model):  # type: ignore[misc,unused-ignore]
 
 @keras.saving.register_keras_serializable("hiddencost")
 class Freed(_Running):
-    """A functional model with the same layers, inputs, outputs and values, which drops each intermediate
+    """A model that runs a functional one, with its inputs, weights and values, and drops each intermediate
     tensor after its last use. Eagerly that is the memory of what is alive at once, and not of everything;
-    where the call is compiled, the compiler does so anyway.
+    where the call is compiled, the compiler does so anyway. What needs a graph (`get_layer`, hidden states)
+    is asked of the one that it runs, its `model`.
 
     model: functional, or a built Sequential; it is left as it is. Raises UserError for any other.
     """
@@ -72,24 +73,31 @@ class Reader(_Running):
         name: str | None = None,
         **kwargs: Any,
     ) -> None:
+        graph_of(model)
         super().__init__(model, name or f"{model.name}_reader", **kwargs)
         self.points = tuple(points)
+        refuse_another_models(model, self.points)
         self.strategy = strategy
         self._submodel: Any = None
         self._plan: Plan | None = None
-        if strategy == "functional_submodel":
+        self._masks = [_mask_input(model, point) for point in self.points] if reduce else []
+        # Keras's own run loses the masks that it carries to states in the middle (see `graph.carry`).
+        if strategy == "functional_submodel" and None not in self._masks:
             self._submodel = keras.Model(graph_of(model).inputs, tensors_of(points))
         else:
             self._plan = Plan(model, points)
         self.reduce = reduce
         self.dtype_out = dtype_out
+        try:
+            keras.backend.standardize_dtype(dtype_out)
+        except ValueError:
+            raise UserError(f"dtype '{dtype_out}' is none of Keras's, such as float32 or bfloat16") from None
         if isinstance(reduce, str) and reduce not in (*REDUCTIONS, MIX):
             raise UserError(f"unknown reduction '{reduce}'{nearest(reduce, [*REDUCTIONS, MIX])}")
         if reduce == MIX:
             shape = (len(self.points),)
             self.mix = self.add_weight(shape=shape, initializer="zeros", name="mix", dtype="float32")
             self.scale = self.add_weight(shape=(), initializer="ones", name="scale", dtype="float32")
-        self._mask = _mask_input(model, self.points[0].stack)
 
     def call(self, inputs: Any, training: bool | None = None) -> list[Any]:
         flat = flat_inputs(self.model, inputs)
@@ -103,14 +111,20 @@ class Reader(_Running):
             states = [keras.ops.cast(self.scale * mixed, states[0].dtype)]
         elif self.reduce is not None:
             how = REDUCTIONS[self.reduce] if isinstance(self.reduce, str) else self.reduce
-            mask = None if self._mask is None else flat[self._mask]
-            states = [how(state, mask_of(state) if mask is None else mask) for state in states]
+            masks = [None if place is None else flat[place] for place in self._masks]
+            for state, mask, point in zip(states, masks, self.points, strict=True):
+                if how in REDUCTIONS.values():
+                    _refuse_other_length(state, mask, point)
+            states = [
+                how(state, mask_of(state) if mask is None else mask)
+                for state, mask in zip(states, masks, strict=True)
+            ]
         return [keras.ops.cast(state, self.dtype_out) for state in states] if self.dtype_out else states
 
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
-            "points": [[point.stack, point.name] for point in self.points],
+            "points": [kept(self.model, point) for point in self.points],
             "reduce": self.reduce
             if self.reduce is None or isinstance(self.reduce, str)
             else keras.saving.serialize_keras_object(self.reduce),
@@ -121,11 +135,7 @@ class Reader(_Running):
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Reader:
         model = keras.saving.deserialize_keras_object(config.pop("model"), custom_objects=custom_objects)
-        stacks = all_stacks(model)
-        points = [
-            stacks[stack][name] if stack in stacks else hidden_states(model, at=[name])[0]
-            for stack, name in config.pop("points")
-        ]
+        points = found_again(model, config.pop("points"))
         reduce = config.pop("reduce")
         if isinstance(reduce, dict):
             reduce = keras.saving.deserialize_keras_object(reduce, custom_objects=custom_objects)
@@ -176,19 +186,35 @@ REDUCTIONS: dict[str, Callable[[Any, Any], Any]] = {
 """(batch, sequence, width) -> (batch, width), over real tokens alone."""
 
 
-def _mask_input(model: Any, stack: str) -> int | None:
-    """Which of the model's inputs tells real tokens from padding, for a stack; None where none does."""
+def _mask_input(model: Any, point: Point) -> int | None:
+    """Which of the model's inputs tells real tokens from padding, for a point; None where none does. Where
+    none has the name of the point's stack, it is one that this stack is given: the text's mask says nothing
+    of an image's patches."""
+    inputs = graph_of(model).inputs
     found = [
         place
-        for place, tensor in enumerate(graph_of(model).inputs)
+        for place, tensor in enumerate(inputs)
         if tensor.name.endswith(("padding_mask", "attention_mask")) and len(tensor.shape) == 2
     ]
-    named = [place for place in found if stack in graph_of(model).inputs[place].name]
+    named = [place for place in found if point.stack in inputs[place].name]
+    stack = all_stacks(model).get(point.stack) if found and not named else None
+    if stack:
+        given = ancestors(model, stack.last.outer[0] if stack.last.outer else stack.last.tensor)
+        found = [place for place in found if id(inputs[place]) in given]
     return next(iter(named or found), None)
 
 
+def _refuse_other_length(state: Any, mask: Any, point: Point) -> None:
+    tokens, told = state.shape[1], None if mask is None else mask.shape[1]
+    if isinstance(tokens, int) and isinstance(told, int) and tokens != told:
+        raise UserError(
+            f"point '{point.name}' has {tokens} tokens, and the mask of padding {told}: reduce it by a "
+            "function of your own"
+        )
+
+
 def freed(model: Any) -> Freed:
-    """The functional model with the same layers, inputs, outputs and values, run so that each intermediate
-    tensor is dropped after its last use. Keras's own eager call keeps all of them until it returns (keras
-    issue #19500). Raises UserError for a model without a graph."""
+    """A model with the inputs, weights and values of the functional one, which it runs so that each
+    intermediate tensor is dropped after its last use. Keras's own eager call keeps all of them until it
+    returns (keras issue #19500). Raises UserError for a model without a graph."""
     return Freed(model)

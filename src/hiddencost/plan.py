@@ -17,9 +17,12 @@ from typing import Any
 from hiddencost.graph import (
     Call,
     calls,
+    carry,
     flat_inputs,
     graph_of,
     is_graph,
+    mask_of,
+    masked,
     passed_on,
     read_inside,
     runs_its_graph,
@@ -38,11 +41,13 @@ class Wanted:
 @dataclass(frozen=True, eq=False)
 class _Step:
     """One call of the graph. inside: what is wanted from within, each with its place among all that is.
-    outputs: whether what it returns is used. frees: the tensors that nothing after this call reads."""
+    outputs: whether what it returns is used. reads: what is wanted of that. frees: the tensors that nothing
+    after this call reads."""
 
     call: Call
     inside: tuple[tuple[int, Wanted], ...]
     outputs: bool
+    reads: tuple[int, ...]
     frees: tuple[int, ...]
 
     @cached_property
@@ -61,10 +66,11 @@ class _Step:
         """What is wanted from within, and what the call returns."""
         operation = self.call.operation
         kwargs = {**kwargs, **passed_on(operation, context)}
-        # The mask that a nested model is given is the one that its input carries.
         plain = runs_its_graph(operation) and len(args) == 1 and not set(kwargs) - {"training", "mask"}
         if plain or (self.inside and is_graph(operation)):
-            found = self.plan.values(flat_inputs(operation, args[0]), {"training": kwargs.get("training")})
+            given = flat_inputs(operation, args[0])
+            masked(given, kwargs.get("mask"))
+            found = self.plan.values(given, {"training": kwargs.get("training")})
             return found[: len(self.inside)], found[len(self.inside) :]
         if not self.inside:
             return [], operation(*args, **kwargs)
@@ -88,7 +94,8 @@ class Plan:
         for place, one in enumerate(wanted):
             if one.outer:
                 entered[one.outer[0].number].append((place, Wanted(one.tensor, one.outer[1:])))
-        seen = set(self._own.values())
+        own = set(self._own.values())
+        seen = set(own)
         steps = []
         for call in reversed(calls(self.model)):
             used = any(id(tensor) in seen for tensor in call.outputs)
@@ -96,7 +103,9 @@ class Plan:
                 touched = {id(tensor) for _, tensor in call.arguments} | {
                     id(tensor) for tensor in call.outputs
                 }
-                steps.append(_Step(call, tuple(entered.get(call.number, ())), used, tuple(touched - seen)))
+                reads = tuple(id(tensor) for tensor in call.outputs if id(tensor) in own)
+                inside = tuple(entered.get(call.number, ()))
+                steps.append(_Step(call, inside, used, reads, tuple(touched - seen)))
                 seen |= touched
         self.steps = tuple(reversed(steps))
         self._leaves_cycles = keras.backend.backend() == "torch"
@@ -109,6 +118,7 @@ class Plan:
         """
         values = {key: value for key, value in zip(self._inputs, inputs, strict=True) if key is not None}
         found: list[Any] = [None] * self._count
+        masks = {key: mask_of(value) for key, value in values.items()}
         for step in self.steps:
             args, kwargs = step.call.filled(values)
             inside, outputs = step.run(args, kwargs, context)
@@ -117,6 +127,7 @@ class Plan:
                 found[place] = value
             if step.outputs:
                 step.call.keep(outputs, values)
+                masks.update({key: mask_of(values[key]) for key in step.reads})
             del inside, outputs
             for used in step.frees:
                 values.pop(used, None)
@@ -124,6 +135,7 @@ class Plan:
                 _drop_cycles()
         for place, key in self._own.items():
             found[place] = values[key]
+            carry(values[key], masks[key])
         return found
 
 

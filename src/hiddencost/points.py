@@ -21,10 +21,12 @@ import numpy as np
 
 from hiddencost import stacks
 from hiddencost.errors import UserError, nearest
-from hiddencost.graph import Call, Spec, calls, maker, which_call
+from hiddencost.graph import Call, Spec, calls, graph_of, maker, which_call
 from hiddencost.grid import SELECTIONS
 
 MAIN = "main"
+NAMED = "at"
+"""The stack of points that the caller names."""
 
 
 @dataclass(frozen=True)
@@ -185,8 +187,8 @@ def hidden_states(model: Any, stack: str | None = None, at: Sequence[Any] | None
     """The points of a functional Keras model.
 
     stack: which one, where the model has several (`all_stacks` gives them all). at: no search, but these
-    points: layers (or names of layers) for what they return, or symbolic tensors of the graph; each is
-    named as its layer.
+    points: layers (or names of layers) for what their first call returns, or symbolic tensors of the graph;
+    each is named as its layer.
 
     Raises UserError for a model without a graph, without a stack of blocks, with several where none is
     named, and for a name that it lacks; each says what there is and what to do.
@@ -314,13 +316,66 @@ def _candidates(model: Any, most: int = 12) -> str:
     return ", ".join(names)
 
 
+# -- points that are kept with a model --
+
+Kept = list[Any]
+"""[stack, name]; of a point that the caller named [NAMED, layer, which of its calls in the graph, place among
+what that returns]."""
+
+
+def kept(model: Any, point: Point) -> Kept:
+    """What finds the point again in the same model, loaded anew."""
+    if point.stack != NAMED:
+        return [point.stack, point.name]
+    name = point.layer.name
+    for number, tensors in enumerate(_returned(model, name)):
+        for place, tensor in enumerate(tensors):
+            if tensor is point.tensor:
+                return [NAMED, name, number, place]
+    raise ValueError(f"point '{point.name}' is of another model")
+
+
+def found_again(model: Any, all_kept: Sequence[Kept]) -> list[Point]:
+    """The points of a model that `kept` told."""
+    stacks_of = all_stacks(model)
+    return [
+        stacks_of[stack][name]
+        if not where
+        else _explicit(model, [_returned(model, name)[where[0]][where[1]]])[0]
+        for stack, name, *where in all_kept
+    ]
+
+
+def _returned(model: Any, name: str) -> list[Sequence[Any]]:
+    """What each call of a layer returns in a model's graph, an input layer's too."""
+    given = [(tensor,) for tensor in graph_of(model).inputs if maker(tensor)[0].name == name]
+    return [*given, *(call.outputs for call in calls(model) if call.operation.name == name)]
+
+
+def refuse_another_models(model: Any, points: Iterable[Point]) -> None:
+    """Raises UserError for a point that is none of the model's."""
+    graph = calls(model)
+    nodes = {id(call.node) for call in graph}
+    tensors = {id(tensor) for call in graph for tensor in call.outputs}
+    tensors.update(id(tensor) for tensor in graph_of(model).inputs)
+    for point in points:
+        mine = id(point.outer[0].node) in nodes if point.outer else id(point.tensor) in tensors
+        if not mine:
+            raise UserError(
+                f"point '{point.name}' is of another model than {_title(model)}: take hidden_states of "
+                "this one"
+            )
+
+
 # -- points that the caller names --
 
 
 def _explicit(model: Any, at: Sequence[Any]) -> HiddenStates:
     """Points at layers, names of layers, or tensors of the model's own graph."""
     graph = calls(model)
-    known = {call.operation.name: call for call in graph}
+    known: dict[str, Call] = {}
+    for call in graph:
+        known.setdefault(call.operation.name, call)
     made = {id(tensor): call for call in graph for tensor in call.outputs}
     given = {id(tensor) for tensor in model.inputs}
     points = []
@@ -339,7 +394,7 @@ def _explicit(model: Any, at: Sequence[Any]) -> HiddenStates:
                 f"its layers with weights: {_candidates(model)}"
             )
         layer, number = maker(tensor)
-        points.append(Point(layer.name, index, layer, tensor, MAIN, number))
+        points.append(Point(layer.name, index, layer, tensor, NAMED, number))
     if not points:
         raise UserError("at=[]: name at least one layer or tensor")
     return HiddenStates(points)
