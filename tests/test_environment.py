@@ -24,7 +24,7 @@ def machine(monkeypatch):
 
     def make(files=(), load=0.1, cores=4, swap=0, gpu=()):
         texts = {**QUIET, **dict(files)}
-        monkeypatch.setattr(environment, "_text", lambda path: texts[path])
+        monkeypatch.setattr(environment, "_text", lambda path: texts.get(path, ""))
         monkeypatch.setattr(environment, "load", lambda: (load, load, load))
         monkeypatch.setattr(environment, "cores", lambda: cores)
         monkeypatch.setattr(environment, "gpu_processes", lambda: list(gpu))

@@ -309,3 +309,26 @@ def test_doctor_tells_the_noise_floor_of_this_machine_and_leaves_nothing_behind(
         assert found, done.stdout
         assert 0.7 < float(found[1]) < 1.4  # a sanity bound, not a gate
     assert not list(tmp_path.iterdir())
+
+
+def test_extract_goes_on_with_its_own_folder_alone(tmp_path):
+    text, states = tmp_path / "t.txt", tmp_path / "states"
+    text.write_text("Rain fell.\nThe library keeps old maps.\n")
+    given = ("extract", "--model", "bert_tiny", "--input", text, "--output", states, "--reduce", "mean")
+    told = "2 lines, 13 tokens: 1 files, 1.148 KiB in "
+    first = hiddencost(*given)
+    assert (first.returncode, first.stdout[: len(told)]) == (0, told), first.stderr
+    again = hiddencost(*given)
+    assert (again.returncode, again.stdout) == (0, f"{states}: nothing is missing\n{first.stdout}")
+    text.write_text("Rain fell.\nThe library keeps new maps.\n")
+    other = hiddencost(*given)
+    assert other.returncode == 2
+    assert other.stderr.startswith(f"hiddencost: {states}: holds other states: text was '")
+    (tmp_path / "file").write_text("")
+    given = (*given[:-4], "--output", tmp_path / "file")
+    assert hiddencost(*given).stderr == f"hiddencost: --output {tmp_path}/file: is a file: give a folder\n"
+    zero = hiddencost(*given[:-2], "--output", tmp_path / "new", "--max-length", 0)
+    assert (zero.returncode, zero.stderr) == (
+        2,
+        "hiddencost: --max-length 0: bert_tiny takes 3 to 512 tokens\n",
+    )

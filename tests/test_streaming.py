@@ -99,6 +99,8 @@ def test_a_folder_of_other_states_is_refused(tiny, corpus, tmp_path):
     list(stream(tiny, corpus, tmp_path / "states", reduce="mean").parts())
     with pytest.raises(UserError, match="holds other states: reduce was 'mean' and is None"):
         stream(tiny, corpus, tmp_path / "states")
+    with pytest.raises(UserError, match="holds other states: weights was '' and is 'abc'"):
+        stream(tiny, corpus, tmp_path / "states", reduce="mean", weights="abc")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("Dear")
     with pytest.raises(UserError, match=r"is not empty, and holds no index\.json"):
@@ -106,6 +108,19 @@ def test_a_folder_of_other_states_is_refused(tiny, corpus, tmp_path):
     (tmp_path / "states" / "index.json").write_text("{")
     with pytest.raises(UserError, match=r"index\.json: is damaged"):
         stream(tiny, corpus, tmp_path / "states", reduce="mean")
+
+
+def test_the_digests_tell_another_text_and_other_weights(process, tmp_path):
+    import keras
+
+    (tmp_path / "a").write_text("one")
+    (tmp_path / "b").write_text("two")
+    assert streaming.text_digest(tmp_path / "a") != streaming.text_digest(tmp_path / "b")
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    before = streaming.weights_digest(model)
+    assert streaming.weights_digest(model) == before
+    model.layers[0].kernel.assign_add(np.full((4, 3), 1e-3, "float32"))
+    assert streaming.weights_digest(model) != before
 
 
 def test_an_empty_text_is_a_finished_folder_without_a_part(tiny, tmp_path):

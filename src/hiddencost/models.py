@@ -19,6 +19,7 @@ from typing import Any
 
 from hiddencost import own
 from hiddencost.errors import UserError, nearest
+from hiddencost.formatting import one_line
 from hiddencost.graph import graph_of, input_names, runs_its_graph
 from hiddencost.inputs import Text, given_inputs, random_inputs
 from hiddencost.records import STACK
@@ -362,7 +363,13 @@ class LoadedModel:
     def __init__(self, name: str, dtype: str = "float32") -> None:
         self.name = name
         self.spec = find(name)
-        loaded = self.spec.load(dtype)
+        try:
+            loaded = self.spec.load(dtype)
+        except (ValueError, OSError) as error:
+            if not self.spec.is_preset:
+                raise
+            told = one_line(str(error).partition("\n")[0])
+            raise UserError(f"model '{name}' cannot be loaded: {told}") from None
         model, self._given = loaded if isinstance(loaded, tuple) else (loaded, None)
         self.model = _taking_names(model)
         self.text = Text(self.spec.tokenizer(), self.spec.vocabulary)

@@ -12,6 +12,7 @@ So a run that was killed goes on after the last part, without a line missing or 
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -29,6 +30,7 @@ from hiddencost.graph import input_names
 from hiddencost.models import LoadedModel
 
 SHORTEST = 16
+EDGE = 1024
 WINDOW = 256
 """Lines that are tokenized together."""
 PART = "part-{:06d}.safetensors"
@@ -37,7 +39,8 @@ INDEX = "index.json"
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What decides which numbers a folder holds. part_bytes: a part is closed before its hidden states
-    would take more."""
+    would take more. text, weights: `text_digest` and `weights_digest` (folders of before they were kept have
+    none, and are not gone on with)."""
 
     model: str
     stack: str | None
@@ -49,6 +52,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     source: str
     source_bytes: int
     hiddencost: str
+    backend: str = ""
+    text: str = ""
+    weights: str = ""
 
 
 class Index(msgspec.Struct, kw_only=True):
@@ -89,6 +95,24 @@ def lines(path: Path, number: int, begin: int) -> Iterator[Line]:
                 yield Line(number + offset, content.decode("utf-8"), False, end)
             except UnicodeDecodeError:
                 yield Line(number + offset, content.decode("utf-8", "replace"), True, end)
+
+
+def text_digest(path: Path) -> str:
+    """Of a whole file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def weights_digest(model: Any) -> str:
+    """Of the first EDGE values of each weight: whichever way a model was trained further, they moved."""
+    import keras
+
+    digest = hashlib.sha256()
+    for weight in model.weights:
+        values = keras.ops.convert_to_numpy(keras.ops.reshape(weight.value, (-1,))[:EDGE])
+        digest.update(f"{weight.path} {weight.shape} {weight.dtype} ".encode())
+        digest.update(values.astype("float32").tobytes())
+    return digest.hexdigest()
 
 
 def padded(length: int, longest: int) -> int:

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from hiddencost import __version__, formatting, grid
 from hiddencost.cli.measuring import silent
 from hiddencost.errors import UserError
+from hiddencost.graph import input_names
 
 
 @click.command()
@@ -62,14 +63,20 @@ def extract(
     longest = models.max_length(model)
     if batch < 1 or part_bytes < 1:
         raise UserError("--batch and --part-bytes: at least 1")
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--output {folder}: is a file: give a folder")
     with silent():
         backends.start(backend, threads or os.cpu_count() or 1)
     from hiddencost.extracting import extractor
-    from hiddencost.streaming import Settings, Stream, rate
+    from hiddencost.streaming import Settings, Stream, rate, text_digest, weights_digest
 
     loaded = models.LoadedModel(model)
-    length = max_length or longest
-    if length is None or length < loaded.text.around + 1 or (longest and length > longest):
+    length = longest if max_length is None else max_length
+    if length is None:
+        raise UserError(
+            f"--max-length: give one, as what {model} takes at most is only known of a local folder"
+        )
+    if length < loaded.text.around + 1 or (longest and length > longest):
         allowed = (
             f"{loaded.text.around + 1} to {longest}" if longest else f"at least {loaded.text.around + 1}"
         )
@@ -77,11 +84,17 @@ def extract(
     reader = extractor(
         loaded.model, points, stack=stack or models.stack_of(model), reduce=reduce, dtype=dtype, mode=mode
     )
+    given = set(loaded.text.batch([[]], length))
+    if lacking := [name for name in input_names(loaded.model) if name not in given]:
+        raise UserError(f"--model {model}: takes {', '.join(lacking)} too, which no text gives")
     settings = Settings(
         model=model, stack=stack, points=points, reduce=reduce, dtype=dtype, max_length=length,
         part_bytes=part_bytes, source=source.name, source_bytes=source.stat().st_size, hiddencost=__version__,
+        backend=backend, text=text_digest(source), weights=weights_digest(loaded.model),
     )  # fmt: skip
     stream = Stream(loaded, reader, settings, source, folder, batch)
+    if stream.index.complete:
+        click.echo(f"{folder}: nothing is missing")
     before, began = msgspec.structs.replace(stream.index), time.monotonic()
     columns = BarColumn(), TextColumn("{task.percentage:.0f} %  {task.description}")
     with Progress(*columns, console=Console(stderr=True)) as bar:
