@@ -1,5 +1,6 @@
 """The supervisor: it keeps the time budget, a bad case costs one case, and a killed run is resumed."""
 
+import errno
 import fcntl
 import math
 import os
@@ -19,6 +20,7 @@ import pytest
 
 from hiddencost import grid, store, suites, supervise
 from hiddencost.doing import Doing
+from hiddencost.errors import UserError
 from hiddencost.grid import planning
 from hiddencost.records import (
     OVER_BUDGET,
@@ -26,6 +28,7 @@ from hiddencost.records import (
     SCHEMA_VERSION,
     TWIN,
     Case,
+    Ending,
     Header,
     Measurement,
     Run,
@@ -425,6 +428,18 @@ def test_a_run_whose_folder_is_deleted_meanwhile_ends_with_one_line(tmp_path):
         output.splitlines()[-1] == "hiddencost: run: was deleted while it was measured: nothing of it is left"
     )
     assert "Traceback" not in output
+
+
+def test_a_disk_that_is_full_at_the_very_end_is_one_line(tmp_path):
+    class Full(store.Writer):
+        def write(self, line):
+            if isinstance(line, Ending):
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+    supervisor = Supervisor(Full(tmp_path / "run", HEADER), Counted())
+    with pytest.raises(UserError, match=r"run: ended early: No space left on device\. Go on with what is"):
+        supervise.until_interrupted([supervisor], lambda: None)
+    supervisor.writer.close()
 
 
 def test_a_run_that_cannot_be_written_on_ends_with_one_line_and_goes_on_once_it_can(tmp_path):

@@ -407,26 +407,25 @@ def until_interrupted(supervisors: Sequence[Supervisor], work: Callable[[], None
     except KeyboardInterrupt:
         how = "interrupted"
     except OSError as error:  # of this process: those of workers are theirs
-        folder = supervisors[0].writer.folder
-        if not folder.is_dir():
-            raise UserError(f"{folder}: was deleted while it was measured: nothing of it is left") from None
-        why = error.strerror or error
-        raise UserError(
-            f"{folder}: ended early: {why}. Go on with what is missing: --resume {folder}"
-        ) from None
+        raise _ended_early(supervisors[0].writer.folder, error) from None
     finally:
         for supervisor in supervisors:
             supervisor._stop()
         signal.signal(signal.SIGTERM, before)
+    ending = Ending(finished=now(), how=how, seconds=round(time.perf_counter() - began, 1))
     for supervisor in supervisors:
-        supervisor.writer.write(
-            Ending(
-                finished=now(),
-                how=how,
-                seconds=round(time.perf_counter() - began, 1),
-            )
-        )
+        try:
+            supervisor.writer.write(ending)
+        except OSError as error:
+            raise _ended_early(supervisor.writer.folder, error) from None
     return how
+
+
+def _ended_early(folder: Path, error: OSError) -> UserError:
+    if not folder.is_dir():
+        return UserError(f"{folder}: was deleted while it was measured: nothing of it is left")
+    why = error.strerror or error
+    return UserError(f"{folder}: ended early: {why}. Go on with what is missing: --resume {folder}")
 
 
 def side_by_side(
