@@ -16,11 +16,12 @@ from click.testing import CliRunner
 from gate_runs import ALL, GROUP, PLANNED, SUBMODEL
 from scipy import stats as scipy_stats
 
-from hiddencost import cli, gate, grid, trees
+from hiddencost import cli, gate, grid, stats, trees
 from hiddencost.errors import NotComparableError, UserError
 from hiddencost.gate import Outcome
 from hiddencost.gate.baseline import changed_versions
 from hiddencost.gate.judging import Evidence, holm, judge
+from hiddencost.gate.lookups import log_slopes
 from hiddencost.grid import planning
 from hiddencost.nursery import NUMBER, SPOKEN, Forked, Nursery
 from hiddencost.records import OTHER_SIDE, TWIN, Case, Change, Measurement
@@ -117,6 +118,11 @@ def test_bytes_are_judged_without_noise_and_payload_exactly():
 def test_a_look_up_that_grows_faster_with_the_number_of_layers_is_slower():
     assert moved(between(slope=1.3)) == {(NAME, "lookup_seconds_per_layer"): "slower"}
     assert not moved(between(slope=1.05))
+
+
+def test_a_look_ups_seconds_per_layer_are_the_median_of_its_rounds():
+    table = stats.Table(gate_runs.run(gate_runs.alone(blocks=2)))
+    assert log_slopes(table, "get_layer_name") == pytest.approx([math.log(1.2 * 2e-7)] * 2)
 
 
 def test_a_layers_property_that_gets_faster_makes_no_look_up_slower():
@@ -340,6 +346,22 @@ def test_a_baseline_holds_what_travels_and_no_seconds(baseline):
     assert np.exp(np.mean(ratios[ALL])) == pytest.approx(1.05, rel=1e-3)
     slopes = {kept.case: kept.logs for kept in baseline.kept if kept.metric == "lookup_slope_ratio"}
     assert np.exp(slopes[NAME]) == pytest.approx(2.0)
+
+
+def test_what_is_measured_again_has_settings_of_its_own(baseline):
+    """Where it is memory alone: its processes have other settings than those that take times."""
+    again = gate_runs.run(
+        gate_runs.memory(heap=5e6), environments=[gate_runs.environment(settings={"PYTHONMALLOC": "malloc"})]
+    )
+    found = gate.against_baseline(baseline, again, grid.GATED, gate.SURE, part=True)
+    assert {change.word for change in found if change.metric == "peak_heap_bytes"} == {"larger"}
+    with pytest.raises(NotComparableError, match="settings were"):
+        gate.against_baseline(baseline, again, grid.GATED, gate.SURE)
+
+
+def test_a_run_that_does_not_tell_where_it_was_measured_is_no_baseline():
+    with pytest.raises(UserError, match=r"^run: does not tell where it was measured: it is damaged$"):
+        gate.keep(gate_runs.run(gate_runs.alone(), environments=()), "run")
 
 
 def test_a_run_like_the_baseline_passes_on_a_machine_of_any_speed(baseline):
