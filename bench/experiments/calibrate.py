@@ -316,6 +316,8 @@ def report(results, folder):
         "",
         *(table(now, results) if now else ()),
         *widths(now),
+        "",
+        "How narrow an interval the machine itself allows: [steadiness](../experiments/steadiness.md).",
     ]
     if any(result.quiet for result in now):
         picture = "The share of slowdowns told, by the gate and by pytest-benchmark"
