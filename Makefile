@@ -160,10 +160,10 @@ resolving: $(READY)  ## how long finding the hidden states of 96 blocks takes (r
 page-speed: $(READY)  ## how fast the page opens and filters in a browser (reports/experiments/)
 	$(BIN)/python bench/experiments/page.py reports/experiments
 
-MINUTES ?= 60
 steadiness: $(READY)  ## how steady this machine's speed is, and how narrow an interval it allows (7 minutes)
 	$(BIN)/python bench/experiments/steadiness.py reports/experiments
 
+MINUTES ?= 60
 calibrate: $(READY)  ## measure how often the gate is wrong, for MINUTES more (reports/calibration/)
 	$(BIN)/python bench/experiments/calibrate.py reports/calibration --minutes $(MINUTES)
 	$(BIN)/python -m hiddencost.readme

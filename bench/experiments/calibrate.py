@@ -57,6 +57,11 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     states: int = 0
     batch: int = 0
 
+    @property
+    def worse(self) -> bool:
+        """Whether the side after is made worse at all."""
+        return bool(self.slower or self.states)
+
     def __str__(self):
         if self.states:
             return f"{self.states} hidden state kept"
@@ -236,7 +241,7 @@ def share(hits, trials):
 
 def caught(result):
     """Whether the gate told of what was made worse (or, on identical code, of anything)."""
-    if result.trial.slower or result.trial.states:
+    if result.trial.worse:
         return any(SLOWED in case for case, *_ in result.alarms)
     return bool(result.alarms)
 
@@ -274,8 +279,8 @@ def table(results, beside=()):
             )
         )
     lines = piped(header, rows)
-    worse = [result for result in results if result.trial.slower or result.trial.states]
-    same = [result for result in results if result not in worse]
+    worse = [result for result in results if result.trial.worse]
+    same = [result for result in results if not result.trial.worse]
     return [
         *lines,
         "",

@@ -56,7 +56,8 @@ class Reader(_Running):
     hidden states as a list. Points inside nested models and layers are read without a change to these.
 
     strategy: `functional_freed`, or `functional_submodel`: Keras's own run of a sub-model that ends at the
-    points, which none inside a nested model or layer can be.
+    points, which none inside a nested model or layer can be; where a reduction needs the masks that Keras
+    carries, the graph is run as in `Freed` all the same.
 
     model: functional, or a built Sequential; it is left as it is. points: of this model. reduce: a name of
     REDUCTIONS, `scalar_mix`, or a function (state, mask) -> tensor, applied to each state before it is
@@ -73,10 +74,9 @@ class Reader(_Running):
         name: str | None = None,
         **kwargs: Any,
     ) -> None:
-        graph_of(model)
+        refuse_another_models(model, points)
         super().__init__(model, name or f"{model.name}_reader", **kwargs)
         self.points = tuple(points)
-        refuse_another_models(model, self.points)
         self.strategy = strategy
         self._submodel: Any = None
         self._plan: Plan | None = None
@@ -113,7 +113,7 @@ class Reader(_Running):
             how = REDUCTIONS[self.reduce] if isinstance(self.reduce, str) else self.reduce
             masks = [None if place is None else flat[place] for place in self._masks]
             for state, mask, point in zip(states, masks, self.points, strict=True):
-                if how in REDUCTIONS.values():
+                if isinstance(self.reduce, str):
                     _refuse_other_length(state, mask, point)
             states = [
                 how(state, mask_of(state) if mask is None else mask)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -381,14 +381,17 @@ class LoadedModel:
 
     def inputs(self, rows: int, length: int) -> dict[str, Any]:
         """NumPy inputs of `rows` rows by the names that the model gives them. Raises UserError."""
-        wanted = input_names(self.model)
         if self._given is not None:
             return given_inputs(self.model, self._given, rows, length)
         if not self.spec.reads_text:
             return random_inputs(self.model, rows, lambda tensor: length)
-        known = self.text.packed(rows, length)
-        unknown = [name for name in wanted if name not in known]
-        if unknown:
+        return self.taken(self.text.packed(rows, length))
+
+    def taken(self, known: Mapping[str, Any]) -> dict[str, Any]:
+        """Of inputs that were made from text, those that the model takes. Raises UserError where they are not
+        all that it takes."""
+        wanted = input_names(self.model)
+        if any(name not in known for name in wanted):
             raise UserError(
                 f"model '{self.name}' takes inputs {wanted}: only {sorted(known)} can be made from text"
             )

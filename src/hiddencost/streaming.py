@@ -26,7 +26,6 @@ import numpy as np
 
 from hiddencost.errors import UserError
 from hiddencost.extracting import Extractor
-from hiddencost.graph import input_names
 from hiddencost.models import LoadedModel
 
 SHORTEST = 16
@@ -229,8 +228,7 @@ class Stream:
                 *tokens,
                 *([[]] * (self.batch - len(tokens))),
             ]  # one shape: a compiled mode traces it once
-            inputs = self.loaded.text.batch(rows, length)
-            states = self.reader({name: inputs[name] for name in input_names(self.loaded.model)})
+            states = self.reader(self.loaded.taken(self.loaded.text.batch(rows, length)))
             for name, tensor in states.items():
                 values = self.reader.to_numpy(tensor)
                 for row, i in enumerate(chosen):

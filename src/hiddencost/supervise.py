@@ -105,6 +105,10 @@ class End:
     anew: bool = False
     killed: bool = False
 
+    def blames_one_of(self, left: Left) -> bool:
+        """Whether the case that it was at is not done yet."""
+        return any(case == self.case for case, *_ in left)
+
 
 @dataclass
 class Supervisor:
@@ -212,7 +216,7 @@ class Supervisor:
             given_up: Collection[Case]
             if end.anew:
                 given_up = self._too_large
-            elif end.killed and not blameless and all(case != end.case for case, *_ in left):
+            elif end.killed and not blameless and not end.blames_one_of(left):
                 given_up, blameless = (), True
             else:
                 given_up = self.note(end, name, left)
@@ -483,7 +487,7 @@ def _by_turns(hands: Sequence[Hand], one_round: Round, job: Job) -> None:
             for (supervisor, own), name, left, end in zip(hands, names, lefts, ends, strict=True)
             if end
         ]
-        blamed = [one for one in early if one[-1].anew or one[-1].case in {case for case, *_ in one[-2]}]
+        blamed = [one for one in early if one[4].anew or one[4].blames_one_of(one[3])]
         if not blamed:
             for supervisor, _, name, left, end in early:
                 supervisor.note(replace(end, case=None), name, left)

@@ -14,7 +14,6 @@ from rich.progress import BarColumn, Progress, TextColumn
 from hiddencost import __version__, formatting, grid
 from hiddencost.cli.measuring import silent
 from hiddencost.errors import UserError
-from hiddencost.graph import input_names
 
 
 @click.command()
@@ -84,9 +83,7 @@ def extract(
     reader = extractor(
         loaded.model, points, stack=stack or models.stack_of(model), reduce=reduce, dtype=dtype, mode=mode
     )
-    given = set(loaded.text.batch([[]], length))
-    if lacking := [name for name in input_names(loaded.model) if name not in given]:
-        raise UserError(f"--model {model}: takes {', '.join(lacking)} too, which no text gives")
+    loaded.taken(loaded.text.batch([[]], length))  # or it is told before the folder is made
     settings = Settings(
         model=model, stack=stack, points=points, reduce=reduce, dtype=dtype, max_length=length,
         part_bytes=part_bytes, source=source.name, source_bytes=source.stat().st_size, hiddencost=__version__,

@@ -78,7 +78,7 @@ SAME_WEIGHTS = {"minilm_fused": "minilm"}
 """Models that compute the same hidden states as another one, another way: they take turns with it."""
 
 
-class Meeting(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Meeting(msgspec.Struct, frozen=True, kw_only=True):
     """Of jobs that take turns: where the first backend leaves its hidden states for the others."""
 
     backend: str
