@@ -545,6 +545,32 @@ def test_what_is_measured_twice_on_both_sides_needs_both_chances_and_a_baseline_
         assert math.prod(chances) == pytest.approx(gate.SURE)
 
 
+@pytest.mark.parametrize("keep", [True, False])
+def test_both_sides_load_one_anothers_programs_where_the_grid_keeps_them(keep, monkeypatch, tmp_path):
+    """A GPU's compiler chooses among kernels by trying them: code that is the same must not run others."""
+    judging = sys.modules["hiddencost.cli.gate"]
+    started = []
+
+    class Noted:
+        def __init__(self, python, environment, log):
+            started.append(environment)
+
+        def await_ready(self):
+            raise UserError("enough")
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr("hiddencost.nursery.Nursery", Noted)
+    jobs = [msgspec.structs.replace(job, backend="jax") for job in planning.timed_jobs(PLANNED)]
+    planned = msgspec.structs.replace(PLANNED, time=msgspec.structs.replace(PLANNED.time, keep_programs=keep))
+    sides = trees.current(), trees.current()
+    with pytest.raises(UserError, match="enough"):
+        judging._run_sides(sides, planned, "", tmp_path / "run", jobs, [], None)
+    folder = str(tmp_path / "run" / "programs") if keep else None
+    assert [environment.get("JAX_COMPILATION_CACHE_DIR") for environment in started] == [folder] * 2
+
+
 def git(folder, *arguments):
     command = ["git", "-c", "user.name=a", "-c", "user.email=a@b", *arguments]
     subprocess.run(command, cwd=folder, check=True, capture_output=True)

@@ -249,6 +249,7 @@ def _run_sides(
     from hiddencost.supervise import Supervisor, side_by_side
 
     head = header(planned, text, [*timed, *memory])
+    programs = str((folder / "programs").resolve())  # for both: code that is the same runs the same kernels
     with ExitStack() as stack:
         bar = stack.enter_context(progress(2 * sum(len(job.tasks) for job in [*timed, *memory])))
         supervisors: list[Supervisor] = []
@@ -258,8 +259,10 @@ def _run_sides(
             mine: dict[tuple[str, str], Nursery] = {}
             for ground in dict.fromkeys(job.ground for job in [*timed, *memory]):
                 log = stack.enter_context(open(folder / name / f"nursery-{'-'.join(ground)}.log", "wb"))
-                settings = backends.find(ground[0]).settings(planned.time.threads, ground[1])
-                mine[ground] = Nursery(side.python, {**side.environment, **settings}, log)
+                backend = backends.find(ground[0])
+                settings = backend.settings(planned.time.threads, ground[1])
+                kept = backend.keeping(programs) if planned.time.keep_programs else {}
+                mine[ground] = Nursery(side.python, {**side.environment, **settings, **kept}, log)
                 stack.callback(mine[ground].close)
             supervisors.append(Supervisor(writer, bar, nurseries=mine, bench=side.bench))
         for supervisor in supervisors:
