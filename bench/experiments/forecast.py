@@ -247,7 +247,10 @@ def main(folder):
         "A process's heap under jit on a CPU holds more than XLA plans: what operations take from libraries "
         "while they work is not in the plan. It grows evenly with the number of blocks, so that --measure "
         f"learns it from models of {RUN[0]} and {RUN[1]} blocks that are run here. On a GPU the "
-        "decoder's plan is not met; why is not known yet: no GPU was at hand when this was made.",
+        "decoder's plan is not met: there XLA joins the two products of a feed-forward layer that read the "
+        "same input into one, which copies their weights together at each call, and gives each product of "
+        "cuBLAS 32 MiB to work in (read from its buffer assignment on an H200; both depend on the kernels "
+        "it tries, which nothing tells without a GPU).",
         "",
         "Seconds of a compiled call, `at rest + blocks x a + operations x b + bytes x c`, fitted to all "
         "shapes of a run but one, and held against that one (the form was chosen on these runs):",
