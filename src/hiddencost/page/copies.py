@@ -34,7 +34,10 @@ def copies(table: Table) -> Section:
     }
     note = (
         "What a call returns lies on the device. To NumPy: array by array, into ordinary memory, as "
-        "np.asarray does on JAX and .cpu().numpy() on torch. To page-locked memory: all at once, into memory "
-        "that the device writes to by itself and that was taken before. Copies are timed once in each block."
+        "np.asarray does on JAX and .cpu().numpy() on torch. Most of that time can go to new memory, which "
+        "the system hands out page by page: a process that has some to use again is spared it, so that the "
+        "rate differs by what ran before. To page-locked memory: all at once, into memory that the device "
+        "writes to by itself and that was taken before; np.asarray and .numpy() of it copy nothing. Copies "
+        "are timed once in each block."
     )
     return Section("From the device to the host", note, by_group(planned_order(table, found), columns))
