@@ -269,6 +269,7 @@ def test_an_empty_run_has_a_page_that_says_so() -> None:
     assert section(text, "A/A twins").startswith("\nNo A/A twin was measured, so no ratio can be judged.")
     # index_hard alone has an answer: from the survey of all models, which ships with the package.
     assert text.count("**not measured.**") == 8
+    assert text.count(" | **not measured** | This run does not measure: ") == 8
     assert "reports/reference-points" in text
 
 
