@@ -213,3 +213,15 @@ def test_an_interrupted_gate_is_no_regression(measured, monkeypatch):
     monkeypatch.setattr(gate, "read", interrupted)
     result = CliRunner().invoke(cli.main, ["gate"])
     assert (result.exit_code, result.stderr) == (130, "\nInterrupted.\n")
+
+
+def test_a_fault_of_the_gate_itself_is_no_verdict(measured, monkeypatch):
+    """Where it was is for us to read; 70 is what sysexits.h has for it."""
+
+    def broken(*arguments):
+        raise RuntimeError("not foreseen")
+
+    monkeypatch.setattr(gate, "read", broken)
+    result = CliRunner().invoke(cli.main, ["gate"])
+    assert result.exit_code == 70
+    assert result.stderr.splitlines()[-1] == "RuntimeError: not foreseen"
