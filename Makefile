@@ -5,7 +5,7 @@ READY := .venv/.ready
 
 .DEFAULT_GOAL := help
 .PHONY: help bench bench-backends bench-peers bench-gpu bench-freed bench-cluster points-all example venv-jax venv-torch quick gate \
-  baseline test test-backends test-slow mutants lint pairing streaming buffers torch-compile forecast scale resolving page-speed stack-depth steadiness calibrate readme reference reference-backends reference-peers \
+  baseline test test-backends test-slow mutants lint pairing streaming buffers torch-compile forecast scale resolving page-speed stack-depth steadiness narrowing calibrate readme reference reference-backends reference-peers \
   reference-freed reference-ways reference-dataset reference-points clean
 
 help:  ## show this list
@@ -162,6 +162,9 @@ page-speed: $(READY)  ## how fast the page opens and filters in a browser (repor
 
 steadiness: $(READY)  ## how steady this machine's speed is, and how narrow an interval it allows (7 minutes)
 	$(BIN)/python bench/experiments/steadiness.py reports/experiments
+
+narrowing: $(READY)  ## how narrow the gate's interval becomes with time (10 minutes)
+	$(BIN)/python bench/experiments/narrowing.py reports/experiments
 
 MINUTES ?= 60
 calibrate: $(READY)  ## measure how often the gate is wrong, for MINUTES more (reports/calibration/)

@@ -105,7 +105,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
 SAME, LOADED, THREE, TWO = Trial(), Trial(load=True), Trial(slower=0.03), Trial(slower=0.02)
 LONGER = Trial(batch=16)
-OFTEN = (SAME, THREE, LONGER, TWO, SAME, SAME, THREE, LOADED, TWO, SAME)
+OFTEN = (SAME, THREE, LONGER, TWO, SAME, SAME, THREE, LOADED, TWO, SAME) * 2
 RARE = (Trial(slower=0.05), Trial(slower=0.10), Trial(slower=0.01), Trial(states=1))
 COMPARED = 6
 """Of so many turns of all kinds, one is compared with pytest-benchmark."""
@@ -322,7 +322,8 @@ def report(results, folder):
         *(table(now, results) if now else ()),
         *widths(now),
         "",
-        "How narrow an interval the machine itself allows: [steadiness](../experiments/steadiness.md).",
+        "How narrow an interval the machine itself allows: [steadiness](../experiments/steadiness.md); and how "
+        "narrow the gate's becomes in a longer decision: [narrowing](../experiments/narrowing.md).",
     ]
     if any(result.quiet for result in now):
         picture = "The share of slowdowns told, by the gate and by pytest-benchmark"
