@@ -290,6 +290,8 @@ def test_a_run_that_measured_nothing_is_refused_with_the_reason(tmp_path, monkey
         self.writer.write(
             Measurement(case=Case(model="import", strategy="keras"), metric="import_seconds", values=(1.0,))
         )
+        loaded = Measurement(case=timed[0].tasks[0].case, metric="load_seconds", values=(1.0,))
+        self.writer.write(loaded)
         self.writer.write(Ending(finished="", how="complete", seconds=1.0))
         return "complete"
 

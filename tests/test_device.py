@@ -80,6 +80,13 @@ def test_every_backend_hides_the_gpu_from_a_cpus_process_alone(backend):
     assert "JAX_PLATFORMS" not in backend.settings(1, "gpu")
 
 
+def test_torch_asks_for_a_gpu_without_starting_it_where_it_may_use_one():
+    """A gate forks its workers after Keras has asked."""
+    torch = backends.find("torch")
+    assert torch.settings(1, "gpu")["PYTORCH_NVML_BASED_CUDA_CHECK"] == "1"
+    assert "PYTORCH_NVML_BASED_CUDA_CHECK" not in torch.settings(1, "cpu")
+
+
 def test_the_devices_peak_is_reset_before_the_call_and_read_when_its_work_has_ended(
     fake, process, monkeypatch
 ):

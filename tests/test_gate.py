@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import signal
 import socket
 import subprocess
@@ -571,6 +572,17 @@ def test_both_sides_load_one_anothers_programs_where_the_grid_keeps_them(keep, m
     assert [environment.get("JAX_COMPILATION_CACHE_DIR") for environment in started] == [folder] * 2
 
 
+def test_side_by_side_a_budget_does_not_count(monkeypatch, tmp_path):
+    """Each side would leave out what it has no time for, by a clock of its own."""
+    judging, given = sys.modules["hiddencost.cli.gate"], []
+    monkeypatch.setattr(judging, "_judged_twice", lambda folder, timed, *_: given.extend(timed))
+    time = msgspec.structs.replace(PLANNED.time, budget=60.0)
+    planned = msgspec.structs.replace(PLANNED, time=time)
+    assert planning.timed_jobs(planned)[0].time.budget == 60.0
+    judging.decide((None, None), planned, "", tmp_path / "run", grid.GATED)
+    assert {job.time.budget for job in given} == {None}
+
+
 def git(folder, *arguments):
     command = ["git", "-c", "user.name=a", "-c", "user.email=a@b", *arguments]
     subprocess.run(command, cwd=folder, check=True, capture_output=True)
@@ -602,10 +614,16 @@ def test_a_commit_is_checked_out_beside_and_uses_this_environment_where_packages
     assert (side.bench / "a.toml").read_text() == "old"
     assert (repository / "bench" / "a.toml").read_text() == "new"
     assert side.python == trees.current().python
+    monkeypatch.delenv("PYTHONPATH", raising=False)
     assert side.environment["PYTHONPATH"] == str(side.bench.parent / "src")
+    monkeypatch.setenv("PYTHONPATH", "mine")  # where a model of one's own is looked for
+    assert side.environment["PYTHONPATH"] == f"{side.bench.parent / 'src'}{os.pathsep}mine"
     (repository / "pyproject.toml").write_text("[project]\n# other packages\n")
     with pytest.raises(UserError, match=r"^the packages of .* cannot be set up: make: "):
         trees.other("HEAD~1", tmp_path / "trees")
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(UserError, match=r"cannot be set up: make is not installed$"):
+        trees._own_environment(side.bench.parent)
 
 
 def test_an_interpreter_measures_this_source(repository, tmp_path):
@@ -655,6 +673,15 @@ def test_a_source_that_answers_otherwise_is_refused_in_one_line(tmp_path, answer
         with pytest.raises(error, match=words):
             nursery.await_ready()
         nursery.close()
+
+
+def test_an_executable_that_is_no_program_is_told_in_one_line(tmp_path):
+    python = tmp_path / "python"
+    python.write_bytes(b"\0")
+    python.chmod(0o755)
+    with open(tmp_path / "log", "wb") as log, pytest.raises(UserError) as caught:
+        Nursery(str(python), {}, log)
+    assert str(caught.value) == f"{python} cannot measure: Exec format error"
 
 
 def test_a_nursery_that_ended_is_told_in_one_line_and_one_that_hangs_is_ended(tmp_path):

@@ -183,6 +183,11 @@ def test_a_side_that_measures_nothing_is_told_as_that(line):
         ),
         (["gate", "--grid", "smoke"], 2, "hiddencost: --grid needs --against"),
         (["gate", "first", "--threshold", "-1%"], 2, "hiddencost: --threshold -0.01: must be at least 0"),
+        (
+            ["gate", "first", "--threshold", "5"],
+            2,
+            "--threshold 5: must be at least 0 and below 1, such as 1%",
+        ),
         (["gate", "first", "--markdown", "no/m.md"], 2, "hiddencost: no/m.md: its folder does not exist"),
         (["gate", "first", "--markdown", "."], 2, "hiddencost: .: cannot be written: it is a folder"),
         (["gate", "first", "--json", "first"], 2, "hiddencost: first: cannot be written: it is a folder"),

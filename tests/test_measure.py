@@ -4,6 +4,7 @@ import gc
 import itertools
 import os
 import time
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -251,6 +252,21 @@ def test_compiled_calls_of_one_thread_are_made_on_one_core_and_what_follows_on_a
     monkeypatch.setattr(process.settings, "threads", 2)
     rotation._rounds(process, [rotation.Ready(CASE.with_(mode="graph"), look.run)], seconds=1e-9)
     assert seen["predict"][-1] == cores
+
+
+def test_by_turns_a_case_that_fails_offers_no_calls_that_others_would_make(process):
+    def fails(placed):
+        raise RuntimeError("deleted")
+
+    ready = [
+        rotation.Ready(CASE.with_(strategy="fails"), fails),
+        rotation.Ready(CASE.with_(strategy="way"), lambda placed: time.sleep(0.01)),
+    ]
+    offered = []
+    turns = SimpleNamespace(play=lambda offer, visit: offered.append(offer.calls))
+    rotation._rounds_in_turn(turns, process, ready, 1.0)
+    (calls,) = offered
+    assert {name: 1 <= count <= 6 for name, count in calls.items()} == {str(ready[1].case): True}
 
 
 def test_the_order_of_a_block_follows_from_the_seed():

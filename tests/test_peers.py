@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from hiddencost import backends, grid, measure, page, peers, store, suites
+from hiddencost import backends, grid, measure, page, peers, rotation, store, suites
 from hiddencost.errors import UserError
 from hiddencost.grid import Time, checking, planning
 from hiddencost.grid.planning import Meeting
@@ -135,10 +135,19 @@ dtype = ["float32", "mixed_bfloat16"]
             'strategy = ["functional_submodel"]\nmodel = ["minilm"]\n[time]\nprecision = 0.001',
             "[time] precision: not where all take turns (together = true): `seconds` says how long they do",
         ),
+        (
+            'strategy = ["functional_submodel", "forward_hooks"]\nmodel = ["minilm"]\n'
+            'backend = ["transformers", "tensorflow"]\n'
+            '[[forward]]\nstrategy = ["functional_submodel"]\nmodel = ["minilm"]\npoints = ["all"]\n'
+            'mode = ["eager"]\nbatch = [2]\nlength = [8]\nbackend = ["tensorflow"]',
+            "minilm-eager-2x8-final_only: all take turns (together = true), and the first backend, "
+            "transformers, has nothing to compare it with",
+        ),
     ],
 )
 def test_what_no_peer_can_do_is_one_line(text, message):
-    backends = '["transformers"]' if 'backend = ["transformers"]' in text else '["tensorflow"]'
+    backends = next((line[10:] for line in text.splitlines() if line[:10] == "backend = "), '["tensorflow"]')
+    backends = backends if "transformers" in backends else '["tensorflow"]'
     axes = 'points = ["all"]\nmode = ["eager"]\nbatch = [1]\nlength = [8]'
     planned = grid.parse(
         f'name = "x"\nbackend = {backends}\ntogether = true\n[[forward]]\n{axes}\n{text}', "x.toml"
@@ -178,6 +187,74 @@ def test_the_first_backend_leaves_its_states_and_the_others_are_held_against_the
     with pytest.raises(measure.WrongValuesError):
         measure.same_elsewhere(process, fused, {"padding_mask": mask}, states(2.02))
     measure.same_elsewhere(process, mine.with_(mode="predict"), {}, {})  # is not compared
+
+
+def test_states_are_compared_whole_without_a_mask_and_of_a_preset_by_its_folder(tmp_path):
+    process, pixels = meeting(tmp_path), {"inputs": np.zeros((1, 2, 2, 3))}
+    first = CASE.with_(model="preset:/data/bert", backend="transformers")
+    measure.same_elsewhere(process, first, pixels, states(2.0))
+    measure.same_elsewhere(process, first.with_(backend="jax"), pixels, states(2.0))
+    with pytest.raises(measure.WrongValuesError, match="values differ by"):
+        measure.same_elsewhere(process, first.with_(backend="jax"), pixels, states(2.0, padded=1.0))
+
+
+def test_models_of_other_weights_take_turns_apart(monkeypatch):
+    """As they are planned: their calls are no one sequence."""
+    found = {}
+    for model in ("minilm", "minilm_fused", "bert_tiny"):
+        ready = rotation.Ready(CASE.with_(model=model), None, seconds=[1.0], places=[0])
+
+        def prepared(*_, ready=ready):
+            yield from ()
+            return [ready]
+
+        monkeypatch.setattr(rotation, "_prepared", prepared)
+        monkeypatch.setattr(rotation, "_rounds", lambda *_: {})
+        process = SimpleNamespace(
+            turns=True, meeting=True, measurement=measure.Process(0, 1, Time()).measurement
+        )
+        (times,) = rotation.rotation(process, [planning.Task(suite="forward", case=ready.case)])
+        found[model] = times.notes[TOGETHER]
+    assert found == {
+        "minilm": "all minilm 1x16",
+        "minilm_fused": "all minilm 1x16",
+        "bert_tiny": "all bert_tiny 1x16",
+    }
+
+
+def test_pytest_by_hand_measures_what_the_first_backend_can(monkeypatch, tmp_path):
+    """A process has the settings of one."""
+    axes = 'model = ["bert_tiny"]\nstrategy = ["always_return_all"]\npoints = ["all"]\nmode = ["eager"]'
+    shape = "batch = [1]\nlength = [8]"
+    text = f'name = "x"\nbackend = ["tensorflow", "jax"]\n[[forward]]\n{axes}\n{shape}\n'
+    (tmp_path / "x.toml").write_text(f'{text}[[memory]]\nreading = "heap"\n{axes}\n{shape}\n')
+    monkeypatch.setattr(suites.checking, "check", lambda *_: None)
+    options = {"--jobs": None, "--grid": str(tmp_path / "x.toml")}
+    jobs = suites._jobs(SimpleNamespace(getoption=options.__getitem__))
+    assert {(job.backend, task.suite) for job in jobs for task in job.tasks} == {
+        ("tensorflow", "forward"),
+        ("tensorflow", "memory"),
+    }
+
+
+def test_look_ups_are_those_of_the_first_backend_that_is_none_of_the_peers():
+    text = """
+name = "x"
+backend = ["transformers", "jax", "tensorflow"]
+[[forward]]
+model = ["minilm"]
+strategy = ["final_only"]
+points = []
+mode = ["eager"]
+batch = [1]
+length = [8]
+[lookup]
+layers = [12]
+positions = []
+"""
+    jobs = planning.timed_jobs(grid.parse(text, "x.toml"))
+    found = {job.backend for job in jobs for task in job.tasks if task.suite == "lookup"}
+    assert found == {"jax"}
 
 
 def test_what_a_library_computes_at_padding_is_not_held_against_it(monkeypatch):

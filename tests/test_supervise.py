@@ -243,6 +243,41 @@ def test_workers_share_a_folder_for_programs_where_the_grid_keeps_them(tmp_path,
     assert folder == (str(tmp_path / "run" / "logs" / "programs") if keep else None)
 
 
+def test_a_worker_imports_nothing_from_the_current_folder_in_place_of_a_package(tmp_path):
+    (tmp_path / "json").mkdir()
+    (tmp_path / "json" / "__init__.py").write_text("raise SystemExit('mine')")
+    command = [sys.executable, "-m", "json.tool", "--help"]
+
+    def code(environment):
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, env=environment).returncode
+
+    assert code({name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}) != 0
+    assert code(supervise.worker_environment(os.environ)) == 0
+
+
+@pytest.mark.parametrize(("device", "most"), [("cpu", None), ("gpu", 1)])
+def test_side_by_side_each_block_has_another_leader_and_a_gpu_one_case(tmp_path, monkeypatch, device, most):
+    """Whatever backends a block has."""
+    led, at_once = [], []
+    monkeypatch.setattr(supervise, "there_and_back", lambda leader: leader)
+    monkeypatch.setattr(
+        supervise, "_by_turns", lambda hands, leader, job: led.append((job.block, job.backend, leader))
+    )
+    monkeypatch.setattr(supervise, "_at_once", lambda who, calls, most: at_once.append(most))
+    sides = [Supervisor(store.Writer(tmp_path / name, HEADER), Counted()) for name in ("before", "after")]
+    timed = [
+        msgspec.structs.replace(job(block), backend=backend)
+        for block in range(2)
+        for backend in ("tensorflow", "jax")
+    ]
+    memory = [msgspec.structs.replace(job(100), device=device)]
+    assert supervise.side_by_side(*sides, timed, memory) == "complete"
+    for side in sides:
+        side.writer.close()
+    assert led == [(0, "tensorflow", 0), (0, "jax", 0), (1, "tensorflow", 1), (1, "jax", 1)]
+    assert at_once == [most]
+
+
 def test_a_worker_loads_no_plugin_of_pytest_but_the_one_that_the_suites_need(tmp_path):
     asked = [
         *supervise.PYTEST_OPTIONS,
@@ -264,8 +299,9 @@ def test_a_worker_loads_no_plugin_of_pytest_but_the_one_that_the_suites_need(tmp
     assert "_pytest.unraisableexception" not in modules
 
 
-def test_two_bad_cases_cost_two_cases(tmp_path, monkeypatch):
-    found = supervised(tmp_path, monkeypatch, ["dies", "get_layer_name", "eats"])
+@pytest.mark.parametrize("together", [False, True])
+def test_two_bad_cases_cost_two_cases(tmp_path, monkeypatch, together):
+    found = supervised(tmp_path, monkeypatch, ["dies", "get_layer_name", "eats"], together=together)
     assert found["dies"][0] == found["eats"][0] == "crashed"
     assert found["eats"][1].endswith("(see logs/block-0-again-1.log)")
     assert found["get_layer_name"] == ("ok", "")
@@ -506,6 +542,22 @@ def test_a_run_killed_at_any_moment_is_resumed_and_measures_no_group_twice_but_o
         assert len(failed) <= kills * 5  # a reference costs its group
     again = fake(tmp_path, "run", "--resume", "run")
     assert again.communicate(timeout=60)[0].startswith("run: nothing is missing")
+
+
+def test_a_run_that_lacks_its_last_line_alone_is_completed(tmp_path):
+    """As where the disk was full by then: else it would be refused as not complete for ever."""
+    (tmp_path / "plan.toml").write_text(PLAN)
+    fake(tmp_path, "run", "--grid", "plan.toml", "--out", "run").communicate(timeout=60)
+    path = tmp_path / "run" / store.RESULTS
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
+    assert store.read(tmp_path / "run").ending is None
+    before = store.read(tmp_path / "run").measurements
+    again = fake(tmp_path, "run", "--resume", "run")
+    assert again.communicate(timeout=60)[0].startswith("run: nothing is missing")
+    assert again.returncode == 0
+    run = store.read(tmp_path / "run")
+    assert run.ending.how == "complete"
+    assert run.measurements == before
 
 
 def test_resuming_is_refused_in_one_line_where_it_would_mix_what_cannot_be_compared(tmp_path):

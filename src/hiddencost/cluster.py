@@ -37,6 +37,7 @@ from hiddencost.supervise import (
     Untold,
     Writes,
     all_of,
+    by_ground,
     lost,
     paced,
     until_interrupted,
@@ -155,9 +156,8 @@ def units(timed: Sequence[Job], memory: Sequence[Job]) -> list[Unit]:
         for block in dict.fromkeys(job.block for job in together)
     ]
     found += [Unit([job]) for job in timed if not job.together]
-    for ground in dict.fromkeys(job.ground for job in memory):
-        alike = [job for job in memory if job.ground == ground]
-        size = MEMORY_WORKERS if ground[1] == "cpu" else 1
+    for (_, device), alike in by_ground(memory).items():
+        size = MEMORY_WORKERS if device == "cpu" else 1
         found += [Unit(memory=alike[first : first + size]) for first in range(0, len(alike), size)]
     return found
 

@@ -226,8 +226,9 @@ def expected_values(process: Process, case: Case, inputs: dict[str, Any]) -> dic
 
 
 def _real(inputs: Mapping[str, Any]) -> Any:
-    """(batch, length): where a token is real, and not padding."""
-    return next(inputs[name] for name in ("padding_mask", "attention_mask") if name in inputs) == 1
+    """(batch, length): where a token is real, and not padding; all of it where nothing tells."""
+    masks = [inputs[name] for name in ("padding_mask", "attention_mask") if name in inputs]
+    return masks[0] == 1 if masks else ...
 
 
 def same_elsewhere(process: Process, case: Case, inputs: dict[str, Any], expected: dict[str, Any]) -> None:
@@ -239,7 +240,7 @@ def same_elsewhere(process: Process, case: Case, inputs: dict[str, Any], expecte
         return
     folder, first = Path(process.meeting.values), process.meeting.backend
     model = SAME_WEIGHTS.get(case.model, case.model)
-    path = folder / f"{model}-{case.dtype}-{case.batch}x{case.length}.npz"
+    path = folder / f"{model.replace('/', '_')}-{case.dtype}-{case.batch}x{case.length}.npz"
     real = _real(inputs)
     states = {name: np.asarray(value, "float32")[real] for name, value in expected.items() if name != OUTPUT}
     if case.backend == first:

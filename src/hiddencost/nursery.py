@@ -63,26 +63,33 @@ class Forked:
 def worker_environment(variables: Mapping[str, str]) -> dict[str, str]:
     """What a process that measures is started with. pytest's own variables are the caller's: PYTEST_ADDOPTS
     would change how it is run, and under pytest-xdist pytest-benchmark writes no JSON. Plugins are loaded by
-    name only: others that are installed would take time and memory."""
+    name only: others that are installed would take time and memory. The current folder takes the place of no
+    package, as `python -m` would have it: a gate that is run in `src` would compare that with itself."""
     kept = {name: value for name, value in variables.items() if not name.startswith("PYTEST_")}
-    return {**kept, "PYTHONDONTWRITEBYTECODE": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    own = {"PYTHONSAFEPATH": "1", "PYTHONDONTWRITEBYTECODE": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    return {**kept, **own}
 
 
 class Nursery:
     """The parent process's handle."""
 
     def __init__(self, python: str, environment: Mapping[str, str], log: IO[bytes]) -> None:
+        """Raises UserError for a file that is no program."""
         self._socket, theirs = socket.socketpair()
         with theirs:
-            self._process = subprocess.Popen(
-                [python, "-m", "hiddencost.nursery", str(theirs.fileno())],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                pass_fds=[theirs.fileno()],
-                env=worker_environment(environment),
-                start_new_session=True,
-            )
+            try:
+                self._process = subprocess.Popen(
+                    [python, "-m", "hiddencost.nursery", str(theirs.fileno())],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    pass_fds=[theirs.fileno()],
+                    env=worker_environment(environment),
+                    start_new_session=True,
+                )
+            except OSError as error:
+                self._socket.close()
+                raise UserError(f"{python} cannot measure: {error.strerror}") from None
         self._python, self._log = python, Path(log.name)
 
     def await_ready(self) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 
 from hiddencost import backends, peers, stats
 from hiddencost.grid import COMPILED_MODES, Time
-from hiddencost.grid.planning import Fault, Task
+from hiddencost.grid.planning import SAME_WEIGHTS, Fault, Task
 from hiddencost.measure import (
     Process,
     WrongValuesError,
@@ -75,7 +75,8 @@ def rotation(process: Process, tasks: Sequence[Task]) -> Iterator[Measurement]:
         return
     notes = _rounds(process, ready, max(task.seconds for task in tasks))
     if process.meeting:
-        notes[TOGETHER] = f"all {tasks[0].case.batch}x{tasks[0].case.length}"
+        case = tasks[0].case
+        notes[TOGETHER] = f"all {SAME_WEIGHTS.get(case.model, case.model)} {case.batch}x{case.length}"
     failed = {r.case.group: r.failed for r in ready if r.case.strategy == REFERENCE}
     times: list[Measurement] = []
     for r in ready:
@@ -229,7 +230,9 @@ def _rounds_in_turn(turns: Turns, process: Process, ready: Sequence[Ready], seco
     for name, r in by_name.items():
         began = time.perf_counter()
         _round([r, r], [None, None], process.tell)
-        calls[name] = max(1, round(2 * VISIT_SECONDS / (time.perf_counter() - began)))
+        taken = time.perf_counter() - began
+        if not r.failed:  # of which no number of calls would be a turn: the others would make it
+            calls[name] = max(1, round(2 * VISIT_SECONDS / taken))
     visits = itertools.count(1)
 
     def visit(name: str, places: range) -> None:

@@ -260,7 +260,8 @@ def _jobs(config: pytest.Config) -> list[Job]:
     source = grid.grid_path(config.getoption("--grid"))
     planned, _ = grid.read(source)
     checking.check(planned, CATALOGUE, f"grid {source}")
-    return [*planning.timed_jobs(planned)[:1], *planning.memory_jobs(planned)]
+    jobs = [*planning.timed_jobs(planned)[:1], *planning.memory_jobs(planned)]
+    return [job for job in jobs if job.ground == jobs[0].ground]  # a process has the settings of one
 
 
 def _turns(config: pytest.Config, resting: Callable[[], AbstractContextManager[None]]) -> Turns | None:

@@ -126,7 +126,7 @@ class Supervisor:
     )  # seconds of timed calls
     _left_out: set[Case] = field(default_factory=set)
     _too_large: set[Case] = field(default_factory=set)
-    _given_up: dict[Case, End] = field(default_factory=dict)  # by turns
+    _given_up: dict[Case, tuple[End, int, str]] = field(default_factory=dict)  # by turns: block, log
     _alive: set[Worker] = field(default_factory=set)
     _stopped: bool = False
 
@@ -184,12 +184,12 @@ class Supervisor:
 
     def work_by_ground(self, jobs: Sequence[Job]) -> None:
         """Memory jobs, in a process for each backend and device: it has the settings of one."""
-        for alike in _by_ground(jobs).values():
+        for alike in by_ground(jobs).values():
             self._work(alike)
 
     def _work_side_by_side(self, jobs: Sequence[Job]) -> None:
         hands: list[Sequence[Job]] = []
-        for (_, device), alike in _by_ground(jobs).items():
+        for (_, device), alike in by_ground(jobs).items():
             if device == "cpu":
                 hands += filter(None, (alike[i::MEMORY_WORKERS] for i in range(MEMORY_WORKERS)))
             else:  # which has room for one
@@ -239,16 +239,19 @@ class Supervisor:
         return msgspec.structs.replace(job, tasks=tasks)
 
     def tell_given_up(self, job: Job) -> None:
-        """A record for each case of a block that is not tried there, as a process ended at it in another."""
-        left = all_of([job])
-        for case, metric, block in left:
-            if ended := self._given_up.get(case):
-                self._note_one((case, metric, block), ended.state, f"not tried again: {ended.reason}")
+        """A record for each case of a block at which a process ended, in this block or in one before."""
+        for case, metric, block in all_of([job]):
+            if case in self._given_up:
+                end, ended_in, name = self._given_up[case]
+                why = f"its process {end.reason} (see logs/{name}.log)"
+                if block != ended_in:
+                    why = f"not tried again: in block {ended_in} its process {end.reason}"
+                self._note_one((case, metric, block), end.state, why)
 
     def give_up(self, end: End, job: Job, name: str, left: Left) -> None:
-        """Notes what the process was at when it ended, which is not tried by turns again."""
-        for case in self.note(end, name, left):
-            self._given_up[case] = replace(end, reason=f"in block {job.block} its process {end.reason}")
+        """What the process was at when it ended is not tried by turns again."""
+        for case, _, _ in self._blamed(end, left):
+            self._given_up[case] = end, job.block, name
 
     def _worker(
         self,
@@ -378,16 +381,20 @@ class Supervisor:
         """A record for what the process was at when it ended, taken out of `left`. That is one case;
         all of a group whose reference it was, as nothing there can be compared; and everything where it
         is not known, or was done already. name: of its log, or ''. Returns those cases."""
-        at = [key for key in left if key[0] == end.case]
-        if end.case is not None and end.case.strategy == REFERENCE:
-            at = [key for key in left if key[0].group == end.case and key[1] == "seconds"] or at
-        given_up = at or list(left)
+        given_up = self._blamed(end, left) or list(left)
         for key in given_up:
             self._note_one(
                 key, end.state, f"its process {end.reason}" + f" (see logs/{name}.log)" * bool(name)
             )
             del left[key]
         return {case for case, _, _ in given_up}
+
+    def _blamed(self, end: End, left: Left) -> list[tuple[Case, str, int]]:
+        """What is left of the case that the process was at, or of the group whose reference it was."""
+        at = [key for key in left if key[0] == end.case]
+        if end.case is not None and end.case.strategy == REFERENCE:
+            at = [key for key in left if key[0].group == end.case and key[1] == "seconds"] or at
+        return at
 
     def _note_one(self, key: tuple[Case, str, int], state: State, reason: str) -> None:
         case, metric, block = key
@@ -450,13 +457,14 @@ def side_by_side(
         return msgspec.structs.replace(job, fault=fault)
 
     def work() -> None:
-        for number, job in enumerate(timed):
-            _by_turns([(before, like(job)), (after, worse(job))], there_and_back(leader=number % 2), job)
+        for job in timed:
+            _by_turns([(before, like(job)), (after, worse(job))], there_and_back(leader=job.block % 2), job)
         calls = [
             partial(before.work_by_ground, memory),
             partial(after.work_by_ground, [worse(job) for job in memory]),
         ]
-        _at_once([before, after], calls)
+        # A GPU has room for one.
+        _at_once([before, after], calls, most=1 if any(job.device != "cpu" for job in memory) else None)
 
     return until_interrupted([before, after], work)
 
@@ -464,7 +472,8 @@ def side_by_side(
 Hand = tuple[Supervisor, Job]
 
 
-def _by_ground(jobs: Sequence[Job]) -> dict[tuple[str, str], list[Job]]:
+def by_ground(jobs: Sequence[Job]) -> dict[tuple[str, str], list[Job]]:
+    """The jobs of each backend and device, in order."""
     found: dict[tuple[str, str], list[Job]] = defaultdict(list)
     for job in jobs:
         found[job.ground].append(job)
@@ -475,10 +484,9 @@ def _by_turns(hands: Sequence[Hand], one_round: Round, job: Job) -> None:
     """Measures the jobs at the same time, each in a process that takes turns with the others. Where one ends
     early, at a case, all are measured again without it. job: whose seed, block and rounds all of them have.
     """
-    for supervisor, own in hands:
-        supervisor.tell_given_up(own)
+    every = hands
     for attempt in itertools.count():
-        hands = [(supervisor, kept) for supervisor, own in hands if (kept := supervisor.kept(own)).tasks]
+        hands = [(supervisor, kept) for supervisor, own in every if (kept := supervisor.kept(own)).tasks]
         lefts = [all_of([own]) for _, own in hands]
         names = [own.name + (f"-again-{attempt}" if attempt else "") for _, own in hands]
         ends = _in_turn(hands, names, lefts, one_round, job)
@@ -491,6 +499,8 @@ def _by_turns(hands: Sequence[Hand], one_round: Round, job: Job) -> None:
         if not blamed:
             for supervisor, _, name, left, end in early:
                 supervisor.note(replace(end, case=None), name, left)
+            for supervisor, own in every:  # now that nothing of the block will be lost
+                supervisor.tell_given_up(own)
             return
         for (supervisor, own), left in zip(hands, lefts, strict=True):
             supervisor.lose([own], left, "measured again without what a process ended at")
@@ -563,7 +573,7 @@ def all_of(jobs: Sequence[Job]) -> Left:
 def remaining(jobs: Sequence[Job], run: Run) -> list[Job]:
     """What is still to be measured of a run that ended early: every task without a record, with the
     whole of its group where they are timed in rotation; never what was left out for want of time."""
-    missing = {(t.case, METRIC_OF_SUITE[t.suite], job.block) for job in jobs for t in job.tasks}
+    missing = set(all_of(jobs))
     found = columns_of(run)
     missing.difference_update(found.keys(found.of({metric for _, metric, _ in missing})))
     return unfinished(jobs, missing, set(found.met(found.with_note(OVER_BUDGET.__eq__))))

@@ -33,8 +33,10 @@ class Side:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables that its processes are started with."""
-        return {**os.environ, **({"PYTHONPATH": self.source} if self.source else {})}
+        """The variables that its processes are started with. Models and ways of one's own are looked for
+        where they are without it."""
+        folders = filter(None, (self.source, os.environ.get("PYTHONPATH")))
+        return {**os.environ, "PYTHONPATH": os.pathsep.join(folders)}
 
 
 def _checkout() -> Path | None:
@@ -87,13 +89,16 @@ def _unpack(root: Path, commit: str, tree: Path) -> None:
 
 def _own_environment(tree: Path) -> str:
     """Sets up the packages that the tree's own files name (`make` does it once). Raises UserError."""
-    done = subprocess.run(
-        ["make", ".venv/.ready", f"PYTHON={sys.executable}"],
-        cwd=tree,
-        capture_output=True,
-        text=True,
-        env={name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))},
-    )
+    try:
+        done = subprocess.run(
+            ["make", ".venv/.ready", f"PYTHON={sys.executable}"],
+            cwd=tree,
+            capture_output=True,
+            text=True,
+            env={name: text for name, text in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))},
+        )
+    except FileNotFoundError:
+        raise UserError(f"the packages of {tree} cannot be set up: make is not installed") from None
     if done.returncode:
         last = (done.stderr or done.stdout).strip().rpartition("\n")[2]
         raise UserError(f"the packages of {tree} cannot be set up: {last}")

@@ -26,7 +26,10 @@ class Torch(Backend):
     )
 
     def settings(self, threads: int, device: str) -> dict[str, str]:
-        return {**super().settings(threads, device), "OMP_NUM_THREADS": str(threads)}
+        """Keras asks for a GPU when it is imported. Asked of NVML, that leaves CUDA to be started by the
+        processes that a gate forks afterwards, which could not start it once more."""
+        asked = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"} if device == "gpu" else {}
+        return {**super().settings(threads, device), **asked, "OMP_NUM_THREADS": str(threads)}
 
     def use_gpu(self) -> None:
         import torch

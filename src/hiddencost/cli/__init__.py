@@ -264,6 +264,8 @@ def _go_on(
     timed, memory = (remaining(jobs, found) for jobs in every)
     if not timed and not memory:
         click.echo(f"{folder}: nothing is missing")
+        if found.ending is None or found.ending.how != "complete":  # but for the last line
+            supervised(store.Writer(folder, None), (), (), ())
         del found
         _finish(folder, "complete")
         return

@@ -97,8 +97,8 @@ def gate(
         raise UserError(f"--against measures both sides itself: leave out {given}")
     if against is None and grid_name:
         raise UserError("--grid needs --against: without it the baseline's own grid is measured")
-    if threshold is not None and not 0 <= threshold < 10:
-        raise UserError(f"--threshold {threshold:g}: must be at least 0, such as 1%")
+    if threshold is not None and not 0 <= threshold < 1:
+        raise UserError(f"--threshold {threshold:g}: must be at least 0 and below 1, such as 1% or 0.01")
     for file in (markdown, json_file):
         if file and not file.parent.is_dir():
             raise UserError(f"{file}: its folder does not exist")
@@ -217,10 +217,12 @@ def decide(
     fault: planning.Fault | None = None,
 ) -> Sequence[Change]:
     """One decision: both sides measured in turns, what is suspected measured again. fault: what the side
-    after is made worse by, to measure the gate itself."""
+    after is made worse by, to measure the gate itself. A grid's budget does not count: each side would leave
+    out what it has no time for, by a clock of its own."""
+    time = msgspec.structs.replace(planned.time, budget=None)
     timed = [
         msgspec.structs.replace(job, tasks=tuple(task for task in job.tasks if task.case.strategy != TWIN))
-        for job in planning.timed_jobs(planned)
+        for job in planning.timed_jobs(msgspec.structs.replace(planned, time=time))
     ]
 
     def measure(into: Path, timed: Sequence[planning.Job], memory: Sequence[planning.Job]) -> None:

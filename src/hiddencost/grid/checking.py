@@ -30,9 +30,10 @@ from hiddencost.grid import (
     Time,
     has,
     has_dtype,
+    planning,
     points_label,
 )
-from hiddencost.records import REFERENCE, TWIN
+from hiddencost.records import REFERENCE, TWIN, Case
 
 _POINT = re.compile(r"embeddings|final_norm|block_\d+|-?\d+")
 
@@ -94,8 +95,8 @@ def _problems(grid: Grid, catalogue: Catalogue) -> Iterator[str]:
     for name, threshold in grid.gate.items():
         if name not in GATED:
             yield f"unknown metric '{name}' in [gate]{nearest(name, GATED)}"
-        if not 0 <= threshold < 10:
-            yield f"[gate] {name} = {threshold}: must be at least 0 and below 10, such as 0.01 for 1 %"
+        if not 0 <= threshold < 1:
+            yield f"[gate] {name} = {threshold}: must be at least 0 and below 1, such as 0.01 for 1 %"
     if not 0 < time.precision < 1:
         yield f"[time] precision = {time.precision}: must be between 0 and 1, such as 0.01 for 1 %"
     limits = [("time", time.seconds), *(("forward", section.seconds) for section in grid.forward)]
@@ -125,6 +126,8 @@ def _problems(grid: Grid, catalogue: Catalogue) -> Iterator[str]:
         yield from _no_mode_problems(place, section.mode, backends)
         yield from _no_way_problems(place, section, backends, grid.together)
     yield from _suite_problems(grid, catalogue)
+    if grid.together:
+        yield from _apart_problems(grid)
 
 
 def _elsewhere(place: str, what: str, named: list[str] | None, has: Sequence[str]) -> Iterator[str]:
@@ -184,6 +187,26 @@ def _no_way_problems(
         for model in section.model:
             if model != "minilm" and ":" not in model:
                 yield f"[{place}] model '{model}': {peer} has pretrained weights alone: take minilm"
+
+
+def _apart_problems(grid: Grid) -> Iterator[str]:
+    """Hidden states that the first backend of those that take turns does not read, so that no other one can
+    compare its own with them."""
+    jobs = [job for job in planning.timed_jobs(grid) if job.block == 0]
+
+    def read(job: planning.Job) -> dict[tuple[Case, str], Case]:
+        cases = (task.case for task in job.tasks if task.suite == "forward")
+        compared = (case for case in cases if case.mode not in ("predict", "train"))
+        return {(job.rotates(case), case.dtype): case for case in compared}
+
+    known = read(jobs[0]) if jobs else {}
+    for job in jobs:
+        for key, case in read(job).items():
+            if key not in known and job.backend != jobs[0].backend:
+                yield (
+                    f"{case.group}: all take turns (together = true), and the first backend, "
+                    f"{jobs[0].backend}, has nothing to compare it with"
+                )
 
 
 def _missing_points(place: str, points: str, model: str, blocks: int) -> Iterator[str]:

@@ -31,7 +31,6 @@ LOOKUPS = ("get_layer_name", "get_layer_index", "layers_property", "dict_in_adva
 PREDICT_BATCHES = 4
 """Batches in the data set of a forward case in mode `predict`."""
 Suite = Literal["forward", "growth", "lookup", "memory", "resident", "device", "dataset", "points"]
-TIMED_SUITES: tuple[Suite, ...] = ("forward", "dataset", "lookup", "growth")
 ROTATED: tuple[Suite, ...] = ("forward", "dataset")
 """The suites whose cases are timed in rotation, together where they share a group."""
 METRIC_OF_SUITE: dict[Suite, str] = {
@@ -282,10 +281,9 @@ def timed_jobs(grid: Grid) -> list[Job]:
     """One job for each block, backend and device; every block measures every timed case, in its own order.
     Each has its share of the budget."""
     grounds = _grounds(grid)
+    first = next((ground for ground in grounds if ground[0] not in PEERS), None)
     tasks = {
-        (backend, device): tuple(
-            _on(device, _timed_tasks(grid, backend, device, (backend, device) == grounds[0]))
-        )
+        (backend, device): tuple(_on(device, _timed_tasks(grid, backend, device, (backend, device) == first)))
         for backend, device in grounds
     }
     measured = {ground: found for ground, found in tasks.items() if found}
