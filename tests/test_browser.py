@@ -196,6 +196,9 @@ def test_the_chooser_gives_a_way_its_cost_and_lines_to_paste(opened, address):
     assert "keras.Model(backbone.inputs" in chosen.locator("pre").inner_text()
     page.fill('#chooser [name="limit"]', "0.001")
     assert chosen.inner_text().startswith("No way that was measured here fits: the leanest, ")
+    for enough in ("2,048", "2048", "2048,5"):
+        page.fill('#chooser [name="limit"]', enough)
+        assert "reads the middle hidden state in 0.5" in chosen.inner_text()
 
 
 def test_the_chooser_names_the_command_for_what_the_run_has_not(opened, address):

@@ -129,6 +129,12 @@ def test_no_floor_is_told_for_a_whole_model_of_several_stacks() -> None:
     assert answer_of("references", lines).word == "not measured"
 
 
+def test_references_are_not_asked_for_where_gradients_are_recorded() -> None:
+    """What they need must be held; the floor counts one block."""
+    answer = answer_of("references", plain_pass("eager", 11) + plain_pass("eager_grad", 90))
+    assert (answer.word, [figure.where for figure in answer.figures]) == ("holds", ["in eager"])
+
+
 def test_references_without_a_single_block_say_so() -> None:
     answer = answer_of("references", heap({("final_only", "output"): 30}))
     assert answer.word == "not measured"
@@ -168,6 +174,15 @@ def states(mib: float, weights: float | None, model: str = "m", returned: float 
 )
 def test_payload(lines: Lines, word: str) -> None:
     assert answer_of("payload", lines).word == word
+
+
+def test_payload_is_held_against_weights_of_the_same_number_format() -> None:
+    narrow = [msgspec.structs.replace(line, case=line.case.with_(dtype="bfloat16")) for line in states(4, 40)]
+    answer = answer_of("payload", states(8, 60) + narrow)
+    assert [(f.value, f.where) for f in answer.figures if f.name == "payload of a batch / weights"] == [
+        (pytest.approx(32 * 1 / 40), "for m in bfloat16 at length 128"),
+        (pytest.approx(32 * 2 / 60), "for m at length 128"),
+    ]
 
 
 def test_payload_in_words() -> None:
@@ -377,7 +392,7 @@ def test_index_in_advance_in_words() -> None:
     assert sentence(answer) == (
         "Pulling the layers by name at each call multiplies the time of having them in advance by 1.10 "
         "in eager; pulling them by index multiplies it by 1.20 in eager; of a plain forward pass, "
-        "looking up every layer takes 1.00 % in eager."
+        "looking up every layer takes at most 1.00 % in eager."
     )
     assert answer.facts["share of a forward pass"] == (
         "one look-up by name among 20 layers x 20 look-ups / seconds of the plain pass"
@@ -554,13 +569,25 @@ def test_every_answer_has_plain_words_for_each_verdict_and_none_where_nothing_wa
         assert words[0].startswith("Yes")
         assert words[1].startswith("No")
         assert plain(Answer(id=claim.id, word="not measured")) == ""
+        for part in ("missing", "unresolved"):
+            in_part = [
+                plain(Answer(id=claim.id, word=word, facts={part: "time"}))
+                for word in ("holds", "does not hold", "depends", "not measured")
+            ]
+            assert in_part == [
+                "Yes, as far as it was measured.",
+                "No, as far as it was measured.",
+                words[2],
+                "",
+            ]
 
 
 def test_a_full_run_answers_every_claim_with_every_clause() -> None:
     for answer in answers(synthetic_run()):
         assert answer.word != "not measured"
         of_a_gpu = 2 * (answer.id == "always_return")
-        assert len(sentence(answer).split("; ")) == len(SENTENCES[answer.id]) - of_a_gpu, answer.id
+        clauses = len(SENTENCES[answer.id]) - of_a_gpu + ("unresolved" in answer.facts)
+        assert len(sentence(answer).split("; ")) == clauses, answer.id
         if answer.id != "index_hard":  # whose figures are shares of many models
             assert all(figure.scope or not figure.where for figure in answer.figures)
 
@@ -608,7 +635,10 @@ def test_findings_that_do_not_tell_decide_nothing_unless_they_are_the_most() -> 
 
 
 def test_aspects_that_disagree_depend() -> None:
-    assert overall(["holds", "not measured"]) == "depends"
+    assert overall(["holds", "does not hold"]) == "depends"
+    assert overall(["holds", "not measured"]) == "holds"
+    assert overall(["holds", "not measured", "does not hold"]) == "depends"
+    assert overall(["not measured"]) == "not measured"
     assert overall(["does not hold", "does not hold"]) == "does not hold"
     assert overall([]) == "not measured"
 
@@ -630,6 +660,14 @@ def test_ratios_of_unpaired_figures_reach_as_far_as_both_intervals() -> None:
     assert over((6, None, None), (2, 1, 4)) == (3, 1.5, 6)
     assert over((6, None, None), (2, None, None)) == (3, None, None)
     assert scaled((2, 1, None), 10) == (20, 10, None)
+
+
+def test_aspects_that_do_not_tell_are_facts() -> None:
+    answer = settle("always_return", {"time": [found(None)], "peak heap": [found(False)]})
+    assert (answer.word, answer.facts) == ("does not hold", {"unresolved": "time"})
+    assert sentence(answer).endswith("the peak heap by 1.00 in graph; it does not tell: time.")
+    neither = settle("always_return", {"time": [found(None)], "peak heap": [found(None)]})
+    assert (neither.word, "tell" in sentence(neither)) == ("not measured", False)
 
 
 def test_missing_aspects_are_facts() -> None:

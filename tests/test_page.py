@@ -159,7 +159,14 @@ def test_twins_of_one_block_have_no_interval() -> None:
 
 @pytest.mark.parametrize(
     ("first", "steady", "calls"),
-    [(0.1, 0.01, "6"), (0.01, 0.01, "1"), (0.1, 0.03, "never"), (0.1, 0.04, "never")],
+    [
+        (0.1, 0.01, "6"),
+        (0.01, 0.01, "1"),
+        (0.01, 0.03, "1"),
+        (0.1, 0.03, "never"),
+        (0.1, 0.04, "never"),
+        (0.01, 0.04, "at first"),
+    ],
 )
 def test_break_even_is_the_call_from_which_building_once_is_ahead(
     first: float, steady: float, calls: str

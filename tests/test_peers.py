@@ -136,6 +136,10 @@ dtype = ["float32", "mixed_bfloat16"]
             "[time] precision: not where all take turns (together = true): `seconds` says how long they do",
         ),
         (
+            'strategy = ["functional_submodel"]\nmodel = ["minilm"]\ndtype = ["float32", "bfloat16"]',
+            "dtype bfloat16, float32: one alone where all take turns (together = true)",
+        ),
+        (
             'strategy = ["functional_submodel", "forward_hooks"]\nmodel = ["minilm"]\n'
             'backend = ["transformers", "tensorflow"]\n'
             '[[forward]]\nstrategy = ["functional_submodel"]\nmodel = ["minilm"]\npoints = ["all"]\n'

@@ -40,6 +40,7 @@ def recommended_from(times: dict[str, tuple[float, float]], peaks: dict[str, tup
         (EQUAL, {"middle": (5, 10), "all": (20, 20)}, FREED),
         (EQUAL, {"middle": (10, 9.8), "all": (20, 20)}, SUBMODEL),
         (EQUAL, {"middle": (10, 9.95), "all": (20, 20)}, FREED),
+        (EQUAL, {"middle": (10, 9.8), "all": (12, 20)}, FREED),
         ({"middle": (0.5, 0.45), "all": (1.0, 1.0)}, {"middle": (5, 10), "all": (20, 20)}, SUBMODEL),
         ({"middle": (0.5, 0.45), "all": (1.0, 1.1)}, {"middle": (10, 5), "all": (20, 20)}, FREED),
         ({"middle": (0.45, 0.5), "all": (1.0, 1.0)}, {"middle": (10, 5), "all": (20, 20)}, FREED),

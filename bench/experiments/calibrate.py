@@ -208,7 +208,8 @@ def run(trial, compared):
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         changes, slowed, seconds, others = decided(trial, folder / "gate")
-        moved, took = plain(trial, folder, seconds) if compared and not trial.states else ({}, 0.0)
+        alike = not (trial.states or trial.batch)  # what pytest-benchmark measures is of the grid's batch
+        moved, took = plain(trial, folder, seconds) if compared and alike else ({}, 0.0)
     return Result(
         trial=trial,
         alarms=tuple(
@@ -267,7 +268,7 @@ def table(results, beside=()):
     rows = []
     for kind in sorted({r.kind for r in results}, key=lambda t: (t.states, t.slower, t.load, t.batch)):
         mine = [result for result in results if result.kind == kind]
-        with_plain = [result for result in beside if result.kind == kind and result.plain]
+        with_plain = [r for r in beside if r.kind == kind and r.plain and not r.trial.batch]
         ratios = [result.ratio for result in mine if result.ratio]
         rows.append(
             (
@@ -322,8 +323,8 @@ def report(results, folder):
         *(table(now, results) if now else ()),
         *widths(now),
         "",
-        "How narrow an interval the machine itself allows: [steadiness](../experiments/steadiness.md); and how "
-        "narrow the gate's becomes in a longer decision: [narrowing](../experiments/narrowing.md).",
+        "How narrow an interval the machine itself allows: [steadiness](../experiments/steadiness.md); and "
+        "how narrow the gate's becomes in a longer decision: [narrowing](../experiments/narrowing.md).",
     ]
     if any(result.quiet for result in now):
         picture = "The share of slowdowns told, by the gate and by pytest-benchmark"
@@ -348,8 +349,8 @@ def draw(results, beside, path):
     """The share of decisions that told of the slowed case, against how much slower it was. beside: as in
     `table`."""
     figure, ax = plt.subplots(figsize=(7, 4), layout="constrained")
-    judges = [("gate", caught, "#0072B2", [result for result in results if result.quiet])]
-    compared = [result for result in beside if result.quiet and result.plain]
+    judges = [("gate", caught, "#0072B2", [r for r in results if r.quiet and not r.trial.batch])]
+    compared = [r for r in beside if r.quiet and r.plain and not r.trial.batch]
     judges += [
         (f"pytest-benchmark, median:{t:.0%}", lambda r, t=t: plainly(r, t), colour, compared)
         for t, colour in zip((0.03, 0.05), ("#D55E00", "#E69F00"), strict=True)

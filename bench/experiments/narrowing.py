@@ -5,7 +5,8 @@
 Two sides that are the same, side by side as `hiddencost gate --against` measures them, on the grid of
 `make calibrate` with calls of more than ten milliseconds, for many blocks. Then the blocks are dealt, in the
 order in which they were measured, to decisions of few blocks and of more: each decision of a length has
-blocks of its own, and is judged as the gate judges. Writes FOLDER/narrowing.md.
+blocks of its own, and is judged as the gate judges first. (What it suspects it measures again.) Writes
+FOLDER/narrowing.md.
 """
 
 import sys
@@ -44,11 +45,11 @@ def measured(planned, text, folder):
 
 
 def decisions(before, after, blocks, thresholds):
-    """What is told of the times in each decision of so many blocks."""
+    """What is suspected of the times in each decision of so many blocks."""
     for first in range(0, BLOCKS - blocks + 1, blocks):
         dealt = range(first, first + blocks)
         sides = (with_rows(run, np.isin(columns_of(run).block, dealt)) for run in (before, after))
-        yield [change for change in gate.between_sides(*sides, thresholds, gate.SURE) if change.timed]
+        yield [change for change in gate.between_sides(*sides, thresholds, gate.SUSPECT) if change.timed]
 
 
 def main(folder):
@@ -80,7 +81,7 @@ def main(folder):
     call = median(change.before for change in told)
     verdict = f"{WANTED:.1%} takes {enough} here." if enough else f"{WANTED:.1%} was not reached here."
     header = ["blocks", "a decision takes", "decisions", "half-width", "smallest slowdown seen"]
-    header += ["furthest from 1", "false alarms"]
+    header += ["furthest from 1", "suspicions"]
     lines = [
         "# How narrow does the gate's interval become with time?",
         "",

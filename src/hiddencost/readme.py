@@ -3,7 +3,7 @@ from one of them: `python -m hiddencost.readme`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import dropwhile, takewhile
 from pathlib import Path
 
@@ -101,17 +101,20 @@ def brought_to_host(table: Table) -> str:
         if one.case.points == "all":
             by_backend.setdefault(one.case.backend, []).append(one)
 
-    def between(triples: Iterable[Triple | None]) -> str:
+    def between(triples: Iterable[Triple | None], where: str) -> str:
         values = [triple[0] for triple in triples if triple]
-        return " to ".join(dict.fromkeys(quantity(end) for end in (min(values), max(values))))
+        ends = (min(values), max(values)) if values else ()
+        return " to ".join(dict.fromkeys(map(quantity, ends))) + f" {where}" * bool(values)
 
-    told = (
-        f"{backend}: {between(one.call for one in found)} for the call, "
-        f"{between(one.to_numpy for one in found)} to NumPy, "
-        f"{between(one.to_pinned for one in found)} to page-locked memory"
-        for backend, found in by_backend.items()
-    )
-    return "; ".join(told)
+    def told(found: Sequence[Copied]) -> str:
+        parts = (
+            between((one.call for one in found), "for the call"),
+            between((one.to_numpy for one in found), "to NumPy"),
+            between((one.to_pinned for one in found), "to page-locked memory"),
+        )
+        return ", ".join(filter(None, parts))
+
+    return "; ".join(f"{backend}: {told(found)}" for backend, found in by_backend.items())
 
 
 def recommended_ways(ways: tuple[Recommendation, ...]) -> Grid:

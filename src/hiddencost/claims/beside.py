@@ -48,8 +48,10 @@ def _meetings(table: Table) -> list[Meeting]:
         if name and case in measured and case.strategy != TWIN:
             members[name].append(case)
     found = []
+    planned_first = table.run.header.planned[0].backend if table.run.header.planned else ""
     for cases in members.values():
-        first = next((case for case in cases if case.strategy == REFERENCE), None)
+        passes = (case for case in cases if case.strategy == REFERENCE and case.backend == planned_first)
+        first = next(passes, None)
         if first is not None:
             found.append(Meeting(first, tuple(cases)))
     return found

@@ -224,22 +224,27 @@ def settle(
     said: str = "holds",
 ) -> Answer:
     """One word for the findings of all aspects. The names of the aspects become those of their figures;
-    those without findings are told in the fact `missing`. `extra`: figures that decide nothing. said: what
+    those without findings are told in the fact `missing`, those whose findings do not tell in `unresolved`.
+    `extra`: figures that decide nothing. said: what
     the conditions say where the claim holds, as `difficult`."""
     measured = {name: list(found) for name, found in aspects.items() if found}
-    missing = [name for name, found in aspects.items() if not found]
+    words = {name: fold(found) for name, found in measured.items()}
     told = dict(facts or {})
     if rule and measured:
         told["rule"] = rule
-    if missing:
-        told["missing"] = listed(missing)
+    for what, names in (
+        ("missing", [name for name in aspects if name not in measured]),
+        ("unresolved", [name for name, word in words.items() if word == "not measured"]),
+    ):
+        if names:
+            told[what] = listed(names)
     conditions = [
         (f"{name}: " if len(aspects) > 1 else "") + reach(found, said) for name, found in measured.items()
     ]
     figures = [one for name, found in measured.items() for one in named(name, found)]
     return Answer(
         id=id,
-        word=overall([fold(found) for found in measured.values()]),
+        word=overall(list(words.values())),
         facts=told,
         figures=(*figures, *extra),
         conditions="; ".join(conditions) if conditions not in (["holds"], ["does not hold"]) else "",
@@ -259,10 +264,11 @@ def fold(findings: Sequence[Finding]) -> AnswerWord:
 
 
 def overall(words: Sequence[AnswerWord]) -> AnswerWord:
-    """The word of all aspects: theirs, where they agree."""
-    if not words:
+    """The word of all aspects that tell: theirs, where they agree."""
+    decided = set(words) - {"not measured"}
+    if not decided:
         return "not measured"
-    return words[0] if len(set(words)) == 1 else "depends"
+    return decided.pop() if len(decided) == 1 else "depends"
 
 
 def reach(findings: Sequence[Finding], said: str = "holds") -> str:

@@ -114,11 +114,7 @@ def growth_with_position(table: Table, way: str) -> list[Figure]:
 
 def _slope(table: Table, name: str, cases: list[tuple[int, Case]]) -> list[Figure]:
     """At most one figure: none where fewer than two distinct xs were measured."""
-    points = [
-        (float(x), {block: float(np.median(values)) for block, values in found.items() if values})
-        for x, case in cases
-        for found in [table.blocks(case, "lookup_seconds")]
-    ]
+    points = [(float(x), table.block_medians(case, "lookup_seconds")) for x, case in cases]
     slope = fit_by_block(points)
     return [] if slope is None else [figure(name, slope, unit="s")]
 

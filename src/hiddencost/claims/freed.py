@@ -12,14 +12,15 @@ FREED = "functional_freed"
 
 @dataclass(frozen=True)
 class Freeing:
-    """Of one model on one backend, in one mode. held: the freed run at the largest shape whose peak is known;
-    own_bytes, freed_bytes: the peaks of Keras's own run there, and its own. floor_bytes: the live-set floor
-    there, where the model has blocks. time: the freed run against Keras's own, at the largest shape that was
-    timed. Each is None where it was not measured."""
+    """Of one model on one backend, in one mode and dtype. held: the freed run at the largest shape whose peak
+    is known; own_bytes, freed_bytes: the peaks of Keras's own run there, and its own. floor_bytes: the
+    live-set floor there, where the model has blocks. time: the freed run against Keras's own, at the largest
+    shape that was timed. Each is None where it was not measured."""
 
     model: str
     backend: str
     mode: str
+    dtype: str
     held: Case | None
     own_bytes: float | None
     freed_bytes: float | None
@@ -34,17 +35,18 @@ class Freeing:
 
 
 def freeings(table: Table) -> list[Freeing]:
-    """One for each model, backend and mode in which a whole model was run freed: the largest gain first, with
-    all of its model."""
+    """One for each model, backend, mode and dtype in which a whole model was run freed: the largest gain
+    first, with all of its model."""
     peaks = [case for case in table.cases("peak_heap_bytes", strategy=FREED) if case.points == OUTPUT]
     times = [case for case in table.cases("seconds", strategy=FREED) if case.points == OUTPUT]
     found = []
-    for model, backend, mode in dict.fromkeys((c.model, c.backend, c.mode) for c in [*peaks, *times]):
+    for of in dict.fromkeys(map(_what, [*peaks, *times])):
 
-        def largest(cases: list[Case], of: tuple[str, str, str] = (model, backend, mode)) -> Case | None:
-            mine = [case for case in cases if (case.model, case.backend, case.mode) == of]
+        def largest(cases: list[Case], of: tuple[str, ...] = of) -> Case | None:
+            mine = [case for case in cases if _what(case) == of]
             return max(mine, key=lambda case: (case.batch * case.length, str(case)), default=None)
 
+        model, backend, mode, dtype = of
         held, timed = largest(peaks), largest(times)
         own = held and table.center(held.with_(strategy=REFERENCE, points=OUTPUT), "peak_heap_bytes")
         freed = held and table.center(held, "peak_heap_bytes")
@@ -53,6 +55,7 @@ def freeings(table: Table) -> list[Freeing]:
                 model=model.partition(STACK)[0],
                 backend=backend,
                 mode=mode,
+                dtype=dtype,
                 held=held,
                 own_bytes=own[0] if own else None,
                 freed_bytes=freed[0] if freed else None,
@@ -63,3 +66,7 @@ def freeings(table: Table) -> list[Freeing]:
         )
     most = {one.model: max((o.times_less or 0) for o in found if o.model == one.model) for one in found}
     return sorted(found, key=lambda one: (-most[one.model], list(most).index(one.model)))
+
+
+def _what(case: Case) -> tuple[str, str, str, str]:
+    return case.model, case.backend, case.mode, case.dtype

@@ -18,6 +18,7 @@ from hiddencost.claims.evidence import (
     to_way,
     weighed,
 )
+from hiddencost.claims.scenes import NO_INFERENCE
 from hiddencost.records import OUTPUT, REFERENCE, Answer, Case, Figure
 from hiddencost.stats import FEW_BLOCKS, Table
 
@@ -27,8 +28,10 @@ BATCH = 32
 
 
 def references(table: Table) -> Answer:
-    """No references to unused hidden states are held: the plain pass needs little more than its floor."""
-    floors = {case: table.live_set_floor(case) for case in table.cases("peak_heap_bytes", strategy=REFERENCE)}
+    """No references to unused hidden states are held: the plain pass needs little more than its floor. Where
+    gradients are recorded they must be held, and the floor, which counts one block, says nothing."""
+    passes = table.cases("peak_heap_bytes", strategy=REFERENCE)
+    floors = {case: table.live_set_floor(case) for case in passes if case.mode not in NO_INFERENCE}
     found = []
     for case in largest(case for case, floor in floors.items() if floor):
         peak, floor = table.center(case, "peak_heap_bytes"), floors[case]
@@ -46,17 +49,18 @@ def payload(table: Table) -> Answer:
         for case in table.cases("payload_bytes", points="all", reduction="none", examples=None)
         if case.batch
     ]
-    by_model: dict[str, Case] = {}
+    longest: dict[tuple[str, str], Case] = {}
     for case in in_order(cases):
-        if case.model not in by_model or case.length > by_model[case.model].length:
-            by_model[case.model] = case
+        kind = case.model, case.dtype
+        if kind not in longest or case.length > longest[kind].length:
+            longest[kind] = case
     bytes_each, shares = [], []
-    for case in by_model.values():
+    for case in longest.values():
         one = _of_model(
             case, "payload of one example", _bytes(table, case, "payload_bytes") / case.batch, "B"
         )
         bytes_each.append(one)
-        for weights in table.cases("weights_bytes", model=case.model)[:1]:
+        for weights in table.cases("weights_bytes", model=case.model, dtype=case.dtype)[:1]:
             share = one.value / _bytes(table, weights, "weights_bytes")
             shares.append(finding(_of_model(case, "", share, "%"), 1 / BATCH, "above"))
             bytes_each.append(_of_model(case, "payload of a batch / weights", BATCH * share, ""))
@@ -66,7 +70,8 @@ def payload(table: Table) -> Answer:
 
 
 def _of_model(case: Case, name: str, value: float, unit: str) -> Figure:
-    where = f"for {case.model} at length {case.length}"
+    in_dtype = "" if case.dtype == "float32" else f" in {case.dtype}"
+    where = f"for {case.model}{in_dtype} at length {case.length}"
     return Figure(name=name, value=value, unit=unit, where=where, scope=case)
 
 

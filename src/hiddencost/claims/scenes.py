@@ -15,6 +15,9 @@ MODES = ("graph", "jit", "export", "compile", "xla", "eager", "predict")
 SHOWN = ("eager", "eager_grad", "graph", "xla", "jit", "compile", "export", "predict", "train")
 """The order in which panels of modes stand."""
 
+NO_INFERENCE = ("train", "eager_grad")
+"""Modes in which gradients are computed or recorded: nobody chooses them to read hidden states in."""
+
 
 class Setting(NamedTuple):
     """What all cases of one plot share."""

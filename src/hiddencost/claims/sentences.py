@@ -35,12 +35,12 @@ SENTENCES: dict[str, tuple[str, ...]] = {
         "pulling the layers by name at each call multiplies the time of having them in advance by "
         "{time by name}",
         "pulling them by index multiplies it by {time by index}",
-        "of a plain forward pass, looking up every layer takes {share of a forward pass}",
+        "of a plain forward pass, looking up every layer takes at most {share of a forward pass}",
     ),
     "name_scan": (
         "each further layer of the model adds {growth with each layer} to a look-up by name",
         "a straight line explains {straight line} of the variance",
-        "of a plain forward pass, looking up every layer takes {share of a forward pass}",
+        "of a plain forward pass, looking up every layer takes at most {share of a forward pass}",
     ),
     "index_fast": (
         "a look-up by index takes {time of index}",
@@ -126,12 +126,20 @@ PLAIN: dict[str, tuple[str, str, str]] = {
     ),
 }
 """Of each answer what it says in plain words where the claim holds, does not hold, or depends."""
+IN_PART: dict[AnswerWord, str] = {
+    "holds": "Yes, as far as it was measured.",
+    "does not hold": "No, as far as it was measured.",
+}
+"""The same of any answer of which something was not measured, or did not tell."""
 
 
 def plain(answer: Answer) -> str:
-    """The answer in plain words, without a figure; nothing where it was not measured."""
+    """The answer in plain words, without a figure; nothing where it was not measured. Where a part of it was
+    not, or did not tell, a yes or a no says nothing of that part."""
     words: tuple[AnswerWord, ...] = ("holds", "does not hold", "depends")
     found = dict(zip(words, PLAIN.get(answer.id, ()), strict=False))
+    if {"missing", "unresolved"} & set(answer.facts):
+        found |= IN_PART
     return found.get(answer.word, "")
 
 
@@ -147,6 +155,8 @@ def sentence(answer: Answer, short: bool = False) -> str:
             continue
     if "missing" in answer.facts:
         clauses.append(f"this run does not measure: {answer.facts['missing']}")
+    if "unresolved" in answer.facts and answer.word != "not measured":
+        clauses.append(f"it does not tell: {answer.facts['unresolved']}")
     text = "; ".join(clauses) or "this run does not tell"
     return text[0].upper() + text[1:] + "."
 

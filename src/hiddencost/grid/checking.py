@@ -190,8 +190,8 @@ def _no_way_problems(
 
 
 def _apart_problems(grid: Grid) -> Iterator[str]:
-    """Hidden states that the first backend of those that take turns does not read, so that no other one can
-    compare its own with them."""
+    """Backends that take turns read the same hidden states in one number format: those of the first one,
+    with which the others compare their own."""
     jobs = [job for job in planning.timed_jobs(grid) if job.block == 0]
 
     def read(job: planning.Job) -> dict[tuple[Case, str], Case]:
@@ -199,6 +199,12 @@ def _apart_problems(grid: Grid) -> Iterator[str]:
         compared = (case for case in cases if case.mode not in ("predict", "train"))
         return {(job.rotates(case), case.dtype): case for case in compared}
 
+    for what, names in (
+        ("dtype", {task.case.dtype for job in jobs for task in job.tasks if task.suite == "forward"}),
+        ("device", {job.device for job in jobs}),
+    ):
+        if len(names) > 1:
+            yield f"{what} {', '.join(sorted(names))}: one alone where all take turns (together = true)"
     known = read(jobs[0]) if jobs else {}
     for job in jobs:
         for key, case in read(job).items():

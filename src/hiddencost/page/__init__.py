@@ -128,7 +128,12 @@ def questions(table: Table) -> list[Question]:
         rows = tuple(figure_row(figure) for figure in figures)
         title = f"{len(rows):,} figures" + f" of {len(answer.figures):,}" * (len(rows) < len(answer.figures))
         grid = Grid(("figure", "of", "where", "value", "verdict"), rows, title, folded=True)
-        named = {"rule": "Judged", "missing": "Not measured", "formula": "Formula met"}
+        named = {
+            "rule": "Judged",
+            "missing": "Not measured",
+            "unresolved": "Does not tell",
+            "formula": "Formula met",
+        }
         facts = tuple((named.get(name, f"How: {name}"), text) for name, text in sorted(answer.facts.items()))
         short, full = sentence(answer, short=True), sentence(answer)
         found.append(Question(claim, answer, plain(answer), short, full, facts, figures, grid))

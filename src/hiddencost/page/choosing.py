@@ -12,6 +12,7 @@ import msgspec
 
 from hiddencost.claims.evidence import BIG
 from hiddencost.claims.fastest import Fastest, clearly_slower, fastest
+from hiddencost.claims.scenes import NO_INFERENCE
 from hiddencost.grid import COMPILED_MODES, PEERS
 from hiddencost.page.templates import plain_text
 from hiddencost.records import Case, Comparison
@@ -22,8 +23,6 @@ WAYS = (
     *("get_layer_index", "indexed_in_advance", "always_return_all", "always_return_stacked", "on_request"),
 )
 """Strategies of Keras models, of which there are lines to paste; for `streamed` there is a command."""
-NO_INFERENCE = ("train", "eager_grad")
-"""Modes that nobody chooses to read hidden states in."""
 SIMPLEST = ("functional_submodel", "functional_freed")
 """Of ways that no time tells apart, these come first."""
 

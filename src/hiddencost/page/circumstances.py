@@ -133,8 +133,11 @@ def environments(run: Run) -> Section:
     for e in run.environments:
         texts = (e.versions, e.threads, e.settings)
         paired = (", ".join(f"{key} {value}" for key, value in sorted(text.items())) for text in texts)
-        alike[(*paired, "; ".join(e.warnings) or "none")].append(e.block)
-    rows = tuple((listed(map(str, sorted(blocks))), *texts) for texts, blocks in alike.items())
+        alike[(e.backend, e.device, *paired, "; ".join(e.warnings) or "none")].append(e.block)
+    rows = tuple(
+        (backend, device, listed(map(str, sorted(set(blocks)))), *texts)
+        for (backend, device, *texts), blocks in alike.items()
+    )
     header = run.header
     again = (
         ("command", header.command),
@@ -143,5 +146,6 @@ def environments(run: Run) -> Section:
         ("hiddencost", header.hiddencost_version),
         ("schema", str(header.schema_version)),
     )
-    grids = (Grid(("run", ""), again), Grid(("blocks", "versions", "threads", "settings", "warnings"), rows))
+    header_of_rows = ("backend", "device", "blocks", "versions", "threads", "settings", "warnings")
+    grids = (Grid(("run", ""), again), Grid(header_of_rows, rows))
     return Section("Environment", f"Ran on: {machine(run)}.", grids)

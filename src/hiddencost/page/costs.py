@@ -12,19 +12,22 @@ from hiddencost.records import REFERENCE, TWIN, Case
 from hiddencost.stats import Table, ahead_from, growth_per_call
 
 PER_CALL = "functional_submodel_per_call"
-NEVER = "never"
+NEVER, AT_FIRST = "never", "at first"
 
 
 def one_off(table: Table) -> Section:
     """What is paid once: imports, loading, building, the first call; and when that has paid off."""
+    where: Columns = {"backend": lambda case: case.backend, "device": lambda case: case.device}
     imports = grid(
         planned_order(table, table.cases("import_seconds")),
-        {"import": lambda case: case.strategy, "time": reader(table, "import_seconds", "s")},
+        {"import": lambda case: case.strategy, **where, "time": reader(table, "import_seconds", "s")},
     )
     loads = grid(
         planned_order(table, [*table.cases("load_seconds"), *table.cases("weights_bytes")]),
         {
             "model": lambda case: case.model,
+            **where,
+            "dtype": lambda case: case.dtype,
             "load": reader(table, "load_seconds", "s"),
             "weights": reader(table, "weights_bytes", "B"),
         },
@@ -40,7 +43,8 @@ def one_off(table: Table) -> Section:
     builds = by_group(planned_order(table, table.cases("first_call_seconds")), columns)
     note = (
         "Break-even: the number of calls from which a way that is built once is ahead of building the "
-        "sub-model at each call. Largest difference: to the values computed layer by layer."
+        "sub-model at each call, from the means of the blocks: where their intervals overlap, no order of "
+        "the ways follows. Largest difference: to the values computed layer by layer."
     )
     return Section("One-off costs", note, (imports, loads, *builds))
 
@@ -53,8 +57,9 @@ def break_even(table: Table, case: Case) -> str:
         return NONE
     crossing = mine.crossing(theirs)
     if crossing is None:
-        ahead = mine != theirs and mine.once <= theirs.once and mine.each <= theirs.each
-        return "1" if ahead else NEVER
+        if mine.once >= theirs.once and mine.each >= theirs.each:
+            return NEVER
+        return "1" if mine.each <= theirs.each else AT_FIRST
     return f"{ahead_from(crossing):,}"
 
 

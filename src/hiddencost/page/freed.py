@@ -10,7 +10,7 @@ from hiddencost.stats import Table
 
 
 def freed(table: Table) -> Section:
-    """A row for each model, backend and mode."""
+    """A row for each model, backend, mode and dtype."""
     note = (
         "hiddencost.freed(model) runs the same graph and drops each tensor after its last use. A layer "
         "that holds all blocks (ViT's encoder) is one call, whose insides are its own. In eager at least "
@@ -19,13 +19,13 @@ def freed(table: Table) -> Section:
         "another. Below 1 is faster."
     )
     header = (
-        *("model", "backend", "mode", "shape", "peak heap, Keras's own", "freed", "times less"),
+        *("model", "backend", "mode", "dtype", "shape", "peak heap, Keras's own", "freed", "times less"),
         *("live-set floor", "freed / floor"),
         *("timed at", "time of the freed run / Keras's own"),
     )
     rows = tuple(
         (
-            *(one.model, one.backend, one.mode, _shape(one.held)),
+            *(one.model, one.backend, one.mode, one.dtype, _shape(one.held)),
             quantity(one.own_bytes, unit="B") if one.own_bytes else NONE,
             quantity(one.freed_bytes, unit="B") if one.freed_bytes else NONE,
             quantity(one.times_less) if one.times_less else NONE,

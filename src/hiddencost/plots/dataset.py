@@ -132,14 +132,14 @@ def _title(table: Table, held: dict[choose.Row, dict[int, Case]]) -> str:
 @style.styled
 def payload(table: Table) -> Figure | None:
     """MiB of hidden states per example against sequence length, beside the model's own weights."""
-    weights = {case.model: case for case in table.cases("weights_bytes")}
+    weights = {(case.model, case.dtype): case for case in table.cases("weights_bytes")}
     cases = choose.most_common(
         case
         for case in choose.forward_cases(table, "payload_bytes")
-        if case.model in weights and case.reduction == "none"
+        if (case.model, case.dtype) in weights and case.reduction == "none"
     )
     sizes = sizes_by_points(table, cases)
-    center = table.center(weights[cases[0].model], "weights_bytes") if cases else None
+    center = table.center(weights[cases[0].model, cases[0].dtype], "weights_bytes") if cases else None
     if not sizes or center is None:
         return None
     model = center[0] / MIB

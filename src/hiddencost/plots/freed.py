@@ -32,7 +32,8 @@ def freed(table: Table) -> Figure | None:
     if not found:
         return None
     sheet = parts.Sheet(_title(found), _scope(found), TOP + ROW * len(found) + AXIS, CAPTION)
-    names = [f"{_model(one)}, {style.plain(one.backend)}" for one in found]
+    several = len({one.dtype for one in found}) > 1
+    names = [f"{_model(one)}, {style.plain(one.backend)}" + f", {one.dtype}" * several for one in found]
     rows = [Row(one.model, one.backend, one.mode) for one in found]
     left = parts.EDGE + 0.1 + max(map(parts.text_width, names))
     cell = (parts.WIDTH - left - 0.05) / 2
@@ -84,7 +85,8 @@ def _model(one: Freeing) -> str:
 
 def _scope(found: Sequence[Freeing]) -> str:
     timed = dict.fromkeys(f"{style.plain(o.model)} {style.shape(o.timed)}" for o in found if o.timed)
-    return f"Eager calls on the CPU, float32; batch × length, or pixels a side. Timed: {listed(timed)}"
+    dtypes = listed(dict.fromkeys(one.dtype for one in found))
+    return f"Eager calls on the CPU, {dtypes}; batch × length, or pixels a side. Timed: {listed(timed)}"
 
 
 def _title(found: Sequence[Freeing]) -> str:

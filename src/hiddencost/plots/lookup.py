@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -75,18 +74,7 @@ def positions(cases: Iterable[Case]) -> tuple[int, Ways]:
 
 def slope(table: Table, cases: dict[int, Case]) -> parts.Center | None:
     """Seconds for each step of what varies, fitted in each block by itself to the block's medians."""
-    points = [
-        (
-            float(step),
-            {
-                block: float(np.median(values))
-                for block, values in table.blocks(case, METRIC).items()
-                if values
-            },
-        )
-        for step, case in cases.items()
-    ]
-    return fit_by_block(points)
+    return fit_by_block([(float(step), table.block_medians(case, METRIC)) for step, case in cases.items()])
 
 
 def _draw(ax: Axes, table: Table, ways: Ways, step: str, log: bool) -> None:

@@ -123,5 +123,5 @@ def _title(table: Table, found: Sequence[Probed]) -> str:
         (ahead if low is not None and low > BETTER else level).append(style.plain(one.words))
     better = f"The last block is not the best place to read {listed(ahead)}"
     if not ahead:
-        return f"No hidden state is told apart from the last one at {listed(level)}"
+        return f"No better hidden state than the last one is told apart at {listed(level)}"
     return better + (f"; at {listed(level)} no better one is told apart" if level else "")

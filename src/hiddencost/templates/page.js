@@ -30,9 +30,9 @@ function quantity(value, low, high, unit) {
   const [name, size] = sizes.find(([, size]) => Math.abs(value) >= size) || sizes[sizes.length - 1];
   const half = low === null || high === null ? 0 : (high - low) / 2 / size;
   const exact = !(half > 1e-9 * Math.abs(value / size));
-  let digits = exact ? (value === 0 ? 0 : 2 - Math.floor(Math.log10(Math.abs(value / size)))) : -Math.floor(Math.log10(half / 2));
-  if (exact && unit === "" && Number.isInteger(value)) digits = 0;
-  digits = Math.min(Math.max(digits, 0), 4);
+  const significant = unit === "B" ? 3 : 2;
+  let digits = exact ? (value === 0 ? 0 : significant - Math.floor(Math.log10(Math.abs(value / size)))) : -Math.floor(Math.log10(half / 2));
+  digits = unit === "count" ? 0 : Math.min(Math.max(digits, unit === "" && Math.abs(value) < 10 ? 2 : 0), 4);
   const told = `${number(value / size, digits)} ${name}`.trim();
   return exact ? told : `${told} [${number(low / size, digits)}, ${number(high / size, digits)}]`;
 }
@@ -275,7 +275,7 @@ function setUpChooser() {
 function choose() {
   const wanted = Object.fromEntries(AXES.map((name) => [name, asked(name).value]));
   const place = data.chooser.places.find((one) => AXES.every((name) => String(one[name]) === wanted[name]));
-  const limit = Number.parseFloat(asked("limit").value.replace(",", ".")) * 2 ** 20;
+  const limit = Number.parseFloat(asked("limit").value.replace(/,(?=\d{3}\b)/g, "").replace(",", ".")) * 2 ** 20;
   const into = document.getElementById("chosen");
   into.replaceChildren(...(place ? advice(place, limit) : unmeasured(wanted)));
 }
