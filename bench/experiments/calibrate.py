@@ -50,12 +50,13 @@ THRESHOLDS = (0.01, 0.03, 0.05, 0.10)
 
 class Trial(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A kind of decision. slower: by how much one case is; load: other work beside it; states: hidden states
-    that one case keeps alive more than it needs; batch: in place of the grid's own."""
+    that one case keeps alive more than it needs; batch, blocks: in place of the grid's own."""
 
     slower: float = 0.0
     load: bool = False
     states: int = 0
     batch: int = 0
+    blocks: int = 0
 
     @property
     def worse(self) -> bool:
@@ -67,6 +68,7 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             return f"{self.states} hidden state kept"
         what = f"{self.slower:.0%} slower" if self.slower else "identical"
         what += f", batch {self.batch}" if self.batch else ""
+        what += f", {self.blocks} blocks" if self.blocks else ""
         return f"{what}, beside other work" if self.load else what
 
 
@@ -104,7 +106,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
 
 SAME, LOADED, THREE, TWO = Trial(), Trial(load=True), Trial(slower=0.03), Trial(slower=0.02)
-LONGER = Trial(batch=16)
+LONGER = Trial(batch=16, blocks=16)
 OFTEN = (SAME, THREE, LONGER, TWO, SAME, SAME, THREE, LOADED, TWO, SAME) * 2
 RARE = (Trial(slower=0.05), Trial(slower=0.10), Trial(slower=0.01), Trial(states=1))
 COMPARED = 6
@@ -154,6 +156,8 @@ def decided(trial, folder):
     small, text = grid.read(grid.grid_path("calibrate"))
     for axes in small.forward if trial.batch else ():
         axes.batch = [trial.batch]
+    if trial.blocks:
+        small.time.blocks = trial.blocks
     if trial.states:
         small.forward.clear()
     else:
@@ -266,7 +270,9 @@ def table(results, beside=()):
     header = ["the side after", "gate", "measured by it (median)", "seconds of a decision"]
     header += [f"pytest-benchmark, median:{threshold:.0%}" for threshold in thresholds]
     rows = []
-    for kind in sorted({r.kind for r in results}, key=lambda t: (t.states, t.slower, t.load, t.batch)):
+    for kind in sorted(
+        {r.kind for r in results}, key=lambda t: (t.states, t.slower, t.load, t.batch, t.blocks)
+    ):
         mine = [result for result in results if result.kind == kind]
         with_plain = [r for r in beside if r.kind == kind and r.plain and not r.trial.batch]
         ratios = [result.ratio for result in mine if result.ratio]
@@ -293,9 +299,9 @@ def table(results, beside=()):
 def widths(results):
     """How narrow the intervals of quiet decisions were, by the length of a call."""
     quiet = [result for result in results if result.quiet and result.half_width]
-    for batch in sorted({result.trial.batch for result in quiet}):
-        mine = [result for result in quiet if result.trial.batch == batch]
-        what = f"quiet, batch {batch}" if batch else "quiet"
+    for batch, blocks in sorted({(result.trial.batch, result.trial.blocks) for result in quiet}):
+        mine = [r for r in quiet if (r.trial.batch, r.trial.blocks) == (batch, blocks)]
+        what = "quiet" + f", batch {batch}" * bool(batch) + f", {blocks} blocks" * bool(blocks)
         known = [r.call_seconds for r in mine if r.call_seconds]
         each = f" (a call takes {quantity(median(known), unit='s')})" if known else ""
         yield ""
