@@ -155,8 +155,6 @@ def sentence(answer: Answer, short: bool = False) -> str:
             continue
     if "missing" in answer.facts:
         clauses.append(f"this run does not measure: {answer.facts['missing']}")
-    if "unresolved" in answer.facts and answer.word != "not measured":
-        clauses.append(f"it does not tell: {answer.facts['unresolved']}")
     text = "; ".join(clauses) or "this run does not tell"
     return text[0].upper() + text[1:] + "."
 
