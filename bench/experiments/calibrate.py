@@ -5,8 +5,9 @@
 Each trial is one whole decision, as `hiddencost gate --against` makes it: both sides in processes of their
 own, side by side, what is suspected measured again. The kinds of trial take turns; every result is appended
 to FOLDER/results.jsonl, so that trials may be collected in several sittings. Beside a sixth of them, the
-same work is judged by pytest-benchmark's comparison of two runs, one after the other, in the same time. Then
-FOLDER gets report.md and calibration.svg, from all results collected so far.
+same work is judged by pytest-benchmark's comparison of two runs, one after the other, in the same time.
+(pyperf's comparison is left out: it begins 20 processes for each benchmark, and each would import Keras: that
+takes minutes.) Then FOLDER gets report.md and calibration.svg, from all results collected so far.
 
 The machine may be used meanwhile: how much others computed beside each decision is measured, and a decision
 beside whom more than a tenth of a core was busy is told among those beside other work.
@@ -65,7 +66,7 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     def __str__(self):
         if self.states:
-            return f"{self.states} hidden state kept"
+            return f"{self.states} hidden state kept in memory"
         what = f"{self.slower:.0%} slower" if self.slower else "identical"
         what += f", batch {self.batch}" if self.batch else ""
         what += f", {self.blocks} blocks" if self.blocks else ""
