@@ -266,9 +266,13 @@ def test_after_two_more_tries_a_lost_block_has_the_reason(nodes, tmp_path):
     assert sum(count for _, count in counted.told) == 3
 
 
-def test_a_bad_case_costs_one_case_on_a_node_too(nodes, tmp_path):
+@pytest.mark.parametrize("together", [False, True])
+def test_a_bad_case_costs_one_case_on_a_node_too(nodes, tmp_path, together):
     nodes(1, seconds=0.01)
-    how, found, _ = run(tmp_path / "run", blocks(2, ["dies", "functional_submodel"]))
+    timed = [
+        msgspec.structs.replace(job, together=together) for job in blocks(2, ["dies", "functional_submodel"])
+    ]
+    how, found, _ = run(tmp_path / "run", timed)
     assert how == "complete"
     states = {(m.case.strategy, m.block): m.state for m in found.measurements}
     assert [states["dies", block] for block in (0, 1)] == ["crashed"] * 2
@@ -370,6 +374,11 @@ def test_a_run_that_lost_all_nodes_goes_on_with_whole_blocks(nodes, tmp_path, mo
     with_half.write(msgspec.structs.replace(found.measurements[0], block=1))
     half = store.read(folder)
     left = anew(with_half, timed, remaining(timed, half), half)
+    lost = [line.block for line in lines(folder) if isinstance(line, Lost)]
+    where = msgspec.structs.replace(found.environments[0], block=1)
+    begun = msgspec.structs.replace(found, environments=(*found.environments, where))
+    assert anew(with_half, timed, remaining(timed, begun), begun) == left  # it has only told where it runs
+    assert [line.block for line in lines(folder) if isinstance(line, Lost)] == [*lost, 1]
     with_half.close()
     assert [(job.block, len(job.tasks)) for job in left] == [(1, 6)]
     made.add_node(num_cpus=2)

@@ -26,7 +26,7 @@ from hiddencost import environment
 from hiddencost.columns import columns_of
 from hiddencost.errors import UserError
 from hiddencost.grid.planning import Job
-from hiddencost.records import OVER_BUDGET, Environment, Line, Measurement, Run, State
+from hiddencost.records import OVER_BUDGET, Environment, Line, Lost, Measurement, Run, State
 from hiddencost.store import encode
 from hiddencost.supervise import (
     MEMORY_WORKERS,
@@ -413,7 +413,11 @@ class Cluster:
                     path.parent.mkdir(parents=True, exist_ok=True)
                     path.write_bytes(content)
                     continue
-                record = msgspec.json.decode(content, type=Environment | Measurement)
+                record = msgspec.json.decode(content, type=Environment | Measurement | Lost)
+                if isinstance(record, Lost):
+                    mine = [job for job in unit.jobs if job.origin == record.origin]
+                    supervisor.lose(mine, left, record.reason)
+                    continue
                 if isinstance(record, Environment):
                     again = (f"measured again here: {unit.history}",) * bool(unit.tried)
                     record = msgspec.structs.replace(
@@ -478,7 +482,8 @@ def anew(writer: Writes, jobs: Sequence[Job], left: Sequence[Job], run: Run) -> 
     other nodes than they began on, so what was measured of them is marked as lost. Never what was left out
     for want of time."""
     measured = columns_of(run)
-    missing, begun = {job.origin for job in left}, measured.origins_of()
+    missing = {job.origin for job in left}
+    begun = measured.origins_of() | {one.origin for one in run.environments}
     left_out = set(measured.met(measured.with_note(OVER_BUDGET.__eq__)))
     found = [paced(job, 1.0, left_out) for job in jobs if job.origin in missing]
     for job in found:
