@@ -288,6 +288,7 @@ def test_planned_cases_are_unique_and_in_order():
         ),
         ("batch = [2]", "batch = []", "grid g.toml: [[forward]] batch is empty: nothing would be measured"),
         ("blocks = 3", "blocks = 0", "grid g.toml: [time] blocks = 0: must be at least 1"),
+        ("blocks = 3", "blocks = 101", "grid g.toml: [time] blocks = 101: must be at most 100"),
         ("seconds = 2.0", "seconds = 0", "grid g.toml: [time] seconds = 0.0: must be above 0"),
         ("seconds = 2.0", "budget = -1", "grid g.toml: [time] budget = -1.0: must be above 0 seconds"),
         ("blocks = 3", "block = 3", "grid g.toml: unknown key 'block' in [time]; did you mean 'blocks'?"),

@@ -113,6 +113,17 @@ def test_values_of_other_states_are_no_hidden_states(process, monkeypatch):
     assert found["control_difference"] == 0
 
 
+def test_what_is_no_number_from_the_freed_run_is_not_left_out(process, monkeypatch):
+    from hiddencost.survey import looking
+
+    right = looking.freed
+    monkeypatch.setattr(looking, "freed", lambda model: lambda inputs: float("nan") * right(model)(inputs))
+    with pytest.raises(
+        ValueError, match=r"^freed\(model\) gives other shapes than the model, or what is not"
+    ):
+        survey.metrics("handwritten/custom", "hidden_states", 3)
+
+
 @pytest.mark.parametrize(
     ("name", "rule", "right", "wrong"),
     [

@@ -478,6 +478,23 @@ def test_a_disk_that_is_full_at_the_very_end_is_one_line(tmp_path):
     supervisor.writer.close()
 
 
+def test_a_run_whose_first_line_cannot_be_written_leaves_its_folder_to_the_next(tmp_path):
+    (tmp_path / "plan.toml").write_text(PLAN)
+    given = ("run", "--grid", "plan.toml", "--out", "run")
+
+    def full():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+
+    process = fake(tmp_path, *given, before=full)
+    output, _ = process.communicate(timeout=60)
+    assert (process.returncode, output.splitlines()[-1]) == (
+        2,
+        "hiddencost: output folder run: not writable (File too large)",
+    )
+    output, _ = fake(tmp_path, *given).communicate(timeout=60)
+    assert len(store.read(tmp_path / "run").measurements) == TASKS, output
+
+
 def test_a_run_that_cannot_be_written_on_ends_with_one_line_and_goes_on_once_it_can(tmp_path):
     (tmp_path / "plan.toml").write_text(PLAN)
 

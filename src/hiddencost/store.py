@@ -65,7 +65,12 @@ class Writer:
         except OSError as error:
             raise UserError(f"output folder {folder}: not writable ({error.strerror})") from None
         if header is not None:
-            self.write(header)
+            try:
+                self.write(header)
+            except OSError as error:
+                self.close()
+                self.path.unlink()  # or the folder would be taken for that of another run
+                raise UserError(f"output folder {folder}: not writable ({error.strerror})") from None
 
     def _opened(self, new: bool) -> IO[bytes]:
         if new:

@@ -84,6 +84,8 @@ def _problems(grid: Grid, catalogue: Catalogue) -> Iterator[str]:
     ):
         if value < least:
             yield f"[time] {name} = {value}: must be at least {least}"
+    if time.blocks > planning.FIRST_MEMORY_BLOCK:
+        yield f"[time] blocks = {time.blocks}: must be at most {planning.FIRST_MEMORY_BLOCK}"
     if time.budget is not None and grid.together:
         yield "[time] budget: not where all take turns (together = true): `seconds` says how long they do"
     if time.precision != Time().precision and grid.together:

@@ -58,11 +58,14 @@ SURVEYED = {known.name: known for all_known in KINDS.values() for known in all_k
 
 def metrics(name: str, way: str, depth: int) -> dict[str, float]:
     """What a way finds in a model made so deep, by the names of METRICS, `stacks_right` last. way:
-    `hidden_states`, or a rule. Raises what making or calling the model raises."""
+    `hidden_states`, or a rule. Raises what making or calling the model raises, and ValueError where `freed`
+    gives other shapes than the model, or what is not a number."""
     from hiddencost.survey.looking import look, rule
 
     known = SURVEYED[name]
     found = look(known, depth) if way == "hidden_states" else rule(way, known, depth)
+    if found.output_difference is not None and not math.isfinite(found.output_difference):
+        raise ValueError("freed(model) gives other shapes than the model, or what is not a number")
     told = {
         "stacks": found.stacks,
         "stacks_wrong": found.wrong,
