@@ -9,6 +9,7 @@ import shutil
 from itertools import product
 
 import gate_runs
+import msgspec
 import pytest
 from synthetic import synthetic_run
 from test_claims import ALWAYS, case, group, run_of
@@ -222,6 +223,33 @@ def test_the_chooser_tells_where_another_mode_is_faster(opened, address):
     assert re.search(r"In (graph|xla) mode the same takes [\d.]+ ms\.", page.inner_text("#chosen"))
     page.select_option('#chooser [name="mode"]', "graph")
     assert "mode the same takes" not in page.inner_text("#chosen")
+
+
+def test_another_mode_is_faster_only_where_it_fits_and_is_another(opened, address):
+    page = opened(address)
+    page.select_option('#chooser [name="mode"]', "eager")
+    places = page.evaluate(PLACES)
+    chosen = {name: page.input_value(f'#chooser [name="{name}"]') for name in ("points", "batch", "length")}
+    peaks = [
+        (way["peak_bytes"], one["mode"])
+        for one in places
+        if {name: str(one[name]) for name in chosen} == chosen
+        for way in one["ways"]
+        if way["peak_bytes"]
+    ]
+    least = min(peaks)
+    page.fill('#chooser [name="limit"]', str(least[0] / 2**20 + 0.01))
+    page.select_option('#chooser [name="mode"]', least[1])
+    assert "at its peak" in page.inner_text("#chosen .said")
+    assert "mode the same takes" not in page.inner_text("#chosen")
+
+
+def test_device_and_dtype_stand_in_the_table_where_there_are_several(opened, chromium, tmp_path):
+    other = [msgspec.structs.replace(m, case=m.case.with_(dtype="bfloat16")) for m in group({ALWAYS: 1.02})]
+    page = opened(written(run_of(group({ALWAYS: 1.02}) + other), tmp_path))
+    assert set(column(page, "dtype")) == {"float32", "bfloat16"}
+    heads = page.locator("#measurements thead th").all_inner_texts()
+    assert "device" not in [head.strip() for head in heads]
 
 
 def test_values_are_told_under_the_mouse(opened, address):

@@ -54,6 +54,8 @@ const SHOWN = [
   { name: "verdict", always: true },
   { name: "model" },
   { name: "backend" },
+  { name: "device" },
+  { name: "dtype" },
   { name: "reason", cell: (row) => element("span", { class: "reason" }, value(row, "reason")) },
 ].filter((column) => column.always || new Set(data.columns[column.name]).size > 1);
 const form = document.getElementById("filters");
@@ -284,12 +286,16 @@ function unmeasured(wanted) {
   const options = [["model", "model"], ["backend", "backend"], ["device", "device"], ["dtype", "dtype"], ["mode", "mode"], ["points", "points"], ["batch", "batch"], ["seq", "length"]];
   const plain = (text) => (/^[\w.,:/#-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`);
   const command = `hiddencost run ${options.map(([option, name]) => `--${option} ${plain(wanted[name])}`).join(" ")}`;
+  if (wanted.points.includes(",")) {
+    const list = wanted.points.split(",").map((one) => `"${one}"`);
+    return [element("p", {}, "This run has no such case. A grid whose ", element("code", {}, `points = [[${list.join(", ")}]]`), " asks for it.")];
+  }
   return [element("p", {}, "This run has no such case. What measures it:"), element("pre", {}, element("code", {}, command))];
 }
 
 function advice(place, limit) {
   const bound = limit > 0;
-  const fits = place.ways.filter((way) => !bound || (way.peak_bytes !== null && way.peak_bytes <= limit));
+  const fits = fitting(place, limit);
   if (!fits.length) {
     const known = place.ways.filter((way) => way.peak_bytes !== null);
     const least = known.reduce((a, b) => (a && a.peak_bytes <= b.peak_bytes ? a : b), null);
@@ -305,8 +311,8 @@ function advice(place, limit) {
   const parts = [
     element("p", { class: "said" }, element("strong", {}, best.strategy), ` reads ${read} in ${ratioOf(best)} of ${whole}${costs(best)}.`),
   ];
-  const faster = elsewhere(place, best);
-  if (faster) parts.push(element("p", {}, `In ${faster.mode} mode the same takes ${quantity(faster.ways[0].seconds, null, null, "s")}.`));
+  const faster = elsewhere(place, best, limit);
+  if (faster) parts.push(element("p", {}, `In ${faster.mode} mode the same takes ${quantity(faster.seconds, null, null, "s")}.`));
   const next = others.find((way) => !best.level.includes(way.strategy));
   if (level.length) parts.push(element("p", {}, `No difference in time is resolved to ${level.join(", ")}.`));
   if (next) parts.push(element("p", {}, `Runner-up: ${next.strategy}, ${ratioOf(next)}${costs(next)}.`));
@@ -318,13 +324,20 @@ function advice(place, limit) {
   return parts;
 }
 
-// The place that differs in its mode alone and is clearly faster there, or null: compiling often matters most.
-function elsewhere(place, best) {
+// The ways of a place, fastest first, whose peak is known to be within the limit, where there is one.
+function fitting(place, limit) {
+  return place.ways.filter((way) => !(limit > 0) || (way.peak_bytes !== null && way.peak_bytes <= limit));
+}
+
+// The mode, and its seconds, that is clearly faster with all else the same, or null: compiling often matters most.
+function elsewhere(place, best, limit) {
   if (place.examples || best.seconds === null) return null;
   const same = AXES.filter((name) => name !== "mode");
-  const others = data.chooser.places.filter((one) => !one.examples && one.ways[0].seconds !== null && same.every((name) => one[name] === place[name]));
-  const fastest = others.reduce((a, b) => (a.ways[0].seconds <= b.ways[0].seconds ? a : b), place);
-  return fastest.ways[0].seconds * 1.5 < best.seconds ? fastest : null;
+  const others = data.chooser.places.filter((one) => one !== place && !one.examples && same.every((name) => one[name] === place[name]));
+  const found = others
+    .map((one) => ({ mode: one.mode, seconds: fitting(one, limit)[0]?.seconds ?? null }))
+    .filter((one) => one.seconds !== null && one.seconds * 1.5 < best.seconds);
+  return found.reduce((a, b) => (a && a.seconds <= b.seconds ? a : b), null);
 }
 
 function ratioOf(way) {
