@@ -31,7 +31,7 @@ class Made:
     takes 20 MiB. bent: flops that a model of five blocks has too many; more: what a program's work takes more
     where it returns all states."""
 
-    name, weights_bytes = "made", 100 * MIB
+    name, weights_bytes, max_length = "made", 100 * MIB, None
 
     def __init__(self, bent=0.0, more=MIB):
         self.bent, self.more = bent, more
@@ -281,6 +281,20 @@ WHOLE = ("forecast", "--batch", "1", "--seq", "8")
             "--seq 513: minilm takes at most 512 tokens",
         ),
         (
+            (*WHOLE, "--model", "minilm", "--dtype", "mixed_bfloat16"),
+            "--dtype mixed_bfloat16; did you mean 'bfloat16'?",
+        ),
+        ((*WHOLE, "--model", "preset:./nowhere"), "preset folder nowhere does not exist"),
+        (
+            (*WHOLE, "--model", "minilm", "--run", "reports/reference"),
+            "--run reports/reference: times 0 shapes in bfloat16 with JAX's jit on a CPU, a fit needs 3 "
+            "(--dtype says which)",
+        ),
+        (
+            (*WHOLE, "--model", "minilm", "--run", "reports/reference-backends", "--device", "l4"),
+            "--run reports/reference-backends: tells how long a call takes on a CPU: leave out --device l4",
+        ),
+        (
             (*WHOLE, "--model", "minilm", "--measure"),
             "--measure --dtype bfloat16: what is run here is float32 on this CPU: --dtype float32 alone",
         ),
@@ -310,7 +324,7 @@ def test_the_table_tells_what_fits_and_how_long_the_copy_takes(monkeypatch):
         Way("functional_freed", "eager", 0, 18 * MIB, 28 * MIB, 0.96, NO_WORK),
     )
     monkeypatch.setattr(forecasts, "forecast", lambda *given: Forecast(20_000_000_000, 10, 2, ready, 0.0012))
-    monkeypatch.setattr("hiddencost.forecast.lowering.Shapes", lambda *given, fused: fused)
+    monkeypatch.setattr("hiddencost.forecast.lowering.Shapes", lambda *given, fused: SimpleNamespace(max_length=512))
     monkeypatch.setattr("hiddencost.backends.check", lambda name: None)
     monkeypatch.setattr("hiddencost.backends.start", lambda name, threads: None)
     monkeypatch.setattr("hiddencost.foretold.shipped", lambda: FORETOLD)
@@ -324,6 +338,9 @@ def test_the_table_tells_what_fits_and_how_long_the_copy_takes(monkeypatch):
         "way mode payload live-set floor peak expected error with weights passes fits to the host"
     )
     assert lines[2].split()[8:11] == ["-4.4", "%,", "40.0"]
+    (eager,) = [line.split() for line in lines if line.startswith("always_return_all  eager")]
+    assert eager[8] == "–"  # no eager peak on a GPU was held against a measurement
+    assert "of such peaks where XLA planned them on a GPU" in lines[-1]
     assert lines[2].split()[-3:] == ["1.00", "yes", "–"]
     assert lines[3].split()[-4:] == ["0.960", "no", "1.00", "s"]
     assert lines[-3] == (
@@ -370,7 +387,7 @@ def test_errors_are_those_of_shapes_that_were_left_out():
 
 
 def test_too_few_shapes_are_refused():
-    with pytest.raises(UserError, match=r"^2 shapes of it are timed: a fit needs 3$"):
+    with pytest.raises(UserError, match=r"^2 shapes are timed whose work is known: a fit needs 3$"):
         pace({"a": [sample(1, 1, 1)], "b": [sample(1, 2, 2)]})
 
 

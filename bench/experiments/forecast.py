@@ -3,7 +3,7 @@
     python bench/experiments/forecast.py FOLDER
 
 Every peak that the committed reference runs measured on JAX, of a way that is forecast, beside its forecast:
-the peak heap of a CPU, and what XLA planned on a GPU. Then models that no machine here holds. Writes
+the peak heap of a CPU, and what XLA planned on a GPU. Then models too large for most machines. Writes
 FOLDER/forecast.md and its plot, what the package ships of it (src/hiddencost/data), and FOLDER/forecast.json:
 what JAX and Keras told of the models, from which a test makes the same forecasts without them.
 """
@@ -259,7 +259,7 @@ def main(folder):
         "",
         f"Median size over all {len(missed)} cases: {percent(median(missed))}.",
         "",
-        "## Models that no machine here holds",
+        "## Models too large for most machines",
         "",
         f"{DTYPE}, compiled (jit). Peaks are beside the weights. Fits: of "
         + ", ".join(device.name for device in DEVICES)

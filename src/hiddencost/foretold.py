@@ -45,7 +45,7 @@ class Timed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Large(msgspec.Struct, frozen=True, kw_only=True):
-    """What reading would take of a model that no machine here holds. all_bytes: all of its hidden states.
+    """What reading would take of a model too large for most machines. all_bytes: all of its hidden states.
     peaks: by strategy, the bytes of a compiled call beside the weights. fits: by strategy, the devices."""
 
     model: str

@@ -308,12 +308,13 @@ def find(name: str) -> ModelSpec:
     )
 
 
-def check(name: str) -> None:
-    """Raises UserError when the model cannot be loaded, as far as files tell without importing Keras."""
+def check(name: str, weights: bool = True) -> None:
+    """Raises UserError when the model cannot be loaded, with its weights or without, as far as files tell
+    without importing Keras."""
     spec = find(name)
     if spec.is_preset:
         if _looks_local(spec.name):
-            _check_folder(Path(spec.tokenizer()))
+            _check_folder(Path(spec.tokenizer()), weights)
     elif own.is_own(spec.name):
         own.check(spec.name)
 
@@ -323,13 +324,12 @@ def _looks_local(name: str) -> bool:
     return preset.startswith((".", "/", "~")) or Path(preset).exists()
 
 
-def _check_folder(folder: Path) -> None:
+def _check_folder(folder: Path, weights: bool) -> None:
     if not folder.is_dir():
         raise UserError(f"preset folder {folder} does not exist")
     if not (folder / "config.json").is_file():
         raise UserError(f"preset folder {folder} has no config.json: not a KerasHub or Hugging Face preset")
-    weights = [*folder.glob("*.safetensors"), *folder.glob("*.weights.h5")]
-    if not weights:
+    if weights and not [*folder.glob("*.safetensors"), *folder.glob("*.weights.h5")]:
         raise UserError(f"preset folder {folder} has no weights (*.weights.h5 or *.safetensors)")
 
 

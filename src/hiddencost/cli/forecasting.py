@@ -7,17 +7,20 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hiddencost import foretold, formatting, store
+from hiddencost import foretold, formatting, models, store
 from hiddencost.claims import table_of
 from hiddencost.cli.measuring import silent
 from hiddencost.errors import UserError, nearest
 from hiddencost.formatting import NONE, percent, quantity
-from hiddencost.grid import DTYPES
+from hiddencost.kinds import by_kind
 from hiddencost.stats import Table
 
 if TYPE_CHECKING:
     from hiddencost.forecast import Forecast, Way
     from hiddencost.forecast.pace import Pace
+
+PLANNED = ("float32", "bfloat16")
+"""Of the mixed one, what casting weights at each call holds is not planned."""
 
 
 @click.command()
@@ -34,7 +37,7 @@ if TYPE_CHECKING:
     "--run",
     "run_folder",
     type=click.Path(path_type=Path),
-    help="A run of this machine with JAX's jit at three shapes or more: tells how long a call takes.",
+    help="A run on a CPU with JAX's jit at three shapes or more, in the dtype: tells how long a call takes.",
 )
 @click.option(
     "--measure",
@@ -67,16 +70,21 @@ def forecast(
 
     if batch < 1 or length < 1:
         raise UserError(f"--batch {batch} --seq {length}: at least 1")
-    if dtype not in DTYPES:
-        raise UserError(f"--dtype {dtype}{nearest(dtype, DTYPES)}")
+    if dtype not in PLANNED:
+        raise UserError(f"--dtype {dtype}{nearest(dtype, PLANNED)}")
     if measure and (device or dtype != "float32"):
         given = f"--device {device}" if device else f"--dtype {dtype}"
         raise UserError(f"--measure {given}: what is run here is float32 on this CPU: --dtype float32 alone")
+    if run_folder and device:
+        raise UserError(
+            f"--run {run_folder}: tells how long a call takes on a CPU: leave out --device {device}"
+        )
     spec = shapes.find(model)
-    if spec.max_length and length > spec.max_length:
-        raise UserError(f"--seq {length}: {model} takes at most {spec.max_length} tokens")
+    _check_length(model, length, spec.max_length)
+    if spec.is_preset:
+        models.check(model, weights=False)
     on = shapes.device(device) if device else None
-    known = table_of(store.read(run_folder)) if run_folder else None
+    known = _timed_run(run_folder, dtype) if run_folder else None
     room = shapes.size_bytes(memory) if memory else on.memory_bytes if on else None
     backends.check("jax")
     with silent():
@@ -87,11 +95,12 @@ def forecast(
 
     with silent():
         built = Shapes(model, dtype, fused=bool(on))
+        _check_length(model, length, built.max_length)
         found, taken = forecast(built, points, batch, length), NOTHING
         if measure:  # only now: it takes a minute, and the rest is known to be right
             taken = beyond(model, dtype, batch, length)
             found = forecast(built, points, batch, length, taken)
-        pace = _pace(known) if known else None
+        pace = _pace(known, dtype) if known else None
     states = f"{found.points} hidden state{'s' * (found.points > 1)}"
     click.echo(
         f"{model}, {dtype}, {batch} x {length:,}: {states} of {found.blocks} blocks; weights "
@@ -104,7 +113,7 @@ def forecast(
             *header,
             *(["fits"] if room else []),
             *(["to the host"] if on else []),
-            *(["time here"] if pace else []),
+            *(["time there"] if pace else []),
         ),
         *(
             (
@@ -133,12 +142,12 @@ def forecast(
         f"that misses {RUN_CHECKED} blocks by {taken.missed:.2%} of their peak"
         * measure
         + ". In eager a block's working set is what its operations hold on JAX, one by one."
-        " Expected error: of such peaks where they were measured (forecast / measured - 1: median, and the "
-        "largest size)."
+        f" Expected error: of such peaks where {'XLA planned them on a GPU' if on else 'they were measured'} "
+        "(forecast / that - 1: median, and the largest size)."
         + " To the host: payload / the link's rate, at best." * bool(on)
         + (
-            f" Time here: fitted to {run_folder}, whose shapes it misses by {pace.median_error:.0%} (median) "
-            "where they are left out of the fit."
+            f" Time there: on the machine of {run_folder}, fitted to its shapes, which it misses by "
+            f"{pace.median_error:.0%} (median) where they are left out of the fit."
             if pace
             else ""
         )
@@ -156,8 +165,34 @@ def _recommended(found: Forecast, room: float | None) -> str:
     return f"Recommended, as the lowest peak: {'; '.join(told)}."
 
 
+def _check_length(model: str, length: int, most: int | None) -> None:
+    """Raises UserError for more tokens than the model takes."""
+    if most and length > most:
+        raise UserError(f"--seq {length}: {model} takes at most {most} tokens")
+
+
+def _timed_run(folder: Path, dtype: str) -> Table:
+    """The table of a run to which a pace can be fitted. Raises UserError."""
+    from hiddencost.forecast.pace import FEWEST
+
+    run = store.read(folder)
+    if len(kinds := by_kind(run)) > 1:
+        raise UserError(f"--run {folder}: was measured on several kinds of machine: {'; '.join(kinds)}")
+    table = table_of(run)
+    timed = table.cases("seconds", backend="jax", mode="jit", device="cpu", dtype=dtype)
+    shapes = {(case.model, case.batch, case.length) for case in timed}
+    if len(shapes) < FEWEST:
+        raise UserError(
+            f"--run {folder}: times {len(shapes)} shapes in {dtype} with JAX's jit on a CPU, a fit needs "
+            f"{FEWEST} (--dtype says which)"
+        )
+    return table
+
+
 def _expected_error(mode: str, on_gpu: bool, with_run: bool) -> str:
-    found = foretold.shipped().of_peaks(mode, on_gpu, with_run)
+    """Of peaks in this mode; on a GPU only XLA's plans were held against what it planned there."""
+    known = mode == "jit" or not on_gpu
+    found = foretold.shipped().of_peaks(mode, on_gpu, with_run) if known else None
     return f"{percent(found.median, signed=True)}, {percent(found.largest)}" if found else NONE
 
 
@@ -165,12 +200,12 @@ def _copied(payload_bytes: float, link_bytes: float) -> str:
     return quantity(payload_bytes / link_bytes, unit="s") if payload_bytes else NONE
 
 
-def _pace(table: Table) -> Pace:
+def _pace(table: Table, dtype: str) -> Pace:
     """How fast the machine of a run computes, compiled by JAX."""
     from hiddencost.forecast.pace import pace, timed
     from hiddencost.forecast.works import Works
 
-    return pace(timed(table, "jax", "jit", "cpu", Works().of))
+    return pace(timed(table, "jax", "jit", "cpu", Works().of, dtype=dtype))
 
 
 def _taken(pace: Pace, way: Way) -> str:

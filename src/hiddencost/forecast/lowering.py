@@ -89,7 +89,7 @@ class Shapes:
             with _without_values():
                 try:
                     model = self.spec.load(dtype, load_weights=False, **changes)
-                except (TypeError, ValueError, IndexError) as error:
+                except (TypeError, ValueError, IndexError, OSError) as error:
                     told = one_line(str(error).partition("\n")[0])
                     how = f" with {DEPTH} = {blocks}" if blocks else ""
                     raise UserError(f"model '{self.name}' cannot be built{how}: {told}") from None
@@ -100,6 +100,11 @@ class Shapes:
                 )
             self._built[blocks, dtype] = model, points
         return self._built[blocks, dtype]
+
+    @property
+    def max_length(self) -> int | None:
+        """The longest sequence that the model takes, as far as it tells."""
+        return self.spec.max_length or getattr(self.of()[0], "max_sequence_length", None)
 
     def _check(self) -> None:
         model, points = self.of()

@@ -68,7 +68,7 @@ def pace(samples: Mapping[Hashable, Sequence[tuple[Work, float]]]) -> Pace:
     """The fit to the samples of all shapes, with its errors for each shape that is left out. Raises UserError
     for fewer than FEWEST shapes."""
     if len(samples) < FEWEST:
-        raise UserError(f"{len(samples)} shapes of it are timed: a fit needs {FEWEST}")
+        raise UserError(f"{len(samples)} shapes are timed whose work is known: a fit needs {FEWEST}")
     errors = []
     for left_out, mine in samples.items():
         others = fitted([one for shape, some in samples.items() if shape != left_out for one in some])
@@ -77,12 +77,12 @@ def pace(samples: Mapping[Hashable, Sequence[tuple[Work, float]]]) -> Pace:
 
 
 def timed(
-    table: Table, backend: str, mode: str, device: str, work_of: Callable[[Case], Work | None]
+    table: Table, backend: str, mode: str, device: str, work_of: Callable[[Case], Work | None], **fields: str
 ) -> dict[Hashable, list[tuple[Work, float]]]:
     """Work and seconds of every case of a run on a backend, in a mode, whose work is known, by model and
-    shape."""
+    shape. fields: of the case, as dtype, that others have to have too."""
     found: dict[Hashable, list[tuple[Work, float]]] = {}
-    for case in table.cases("seconds", backend=backend, mode=mode, device=device):
+    for case in table.cases("seconds", backend=backend, mode=mode, device=device, **fields):
         center = table.center(case, "seconds")
         work = work_of(case) if covers(case, "jit") else None
         if work and center:

@@ -1,4 +1,4 @@
-"""Models that no machine here holds: what reading their hidden states would take, and how near forecasts
+"""Models too large for most machines: what reading their hidden states would take, and how near forecasts
 came to what was measured."""
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from hiddencost.page.grids import Grid, Section
 from hiddencost.records import REFERENCE
 from hiddencost.stats import Table
 
-TITLE = "Models that no machine here holds"
+TITLE = "Models too large for most machines"
 
 
 def foretold(table: Table) -> Section:

@@ -1,4 +1,4 @@
-"""What reading hidden states would take of models that no machine here holds: bars over their weights."""
+"""What reading hidden states would take of models too large for most machines: bars over their weights."""
 
 from __future__ import annotations
 
