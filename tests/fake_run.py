@@ -25,16 +25,17 @@ def start_with(seconds):
             stderr=subprocess.STDOUT,
             pass_fds=[report, lifeline],
             start_new_session=True,
+            env=self.nurseries[jobs[0].ground].environment if self.nurseries else None,
         )
 
     return start
 
 
 class NoNursery:
-    """In place of a process that imports the packages."""
+    """In place of a process that imports the packages. environment: which the workers it forks would have."""
 
     def __init__(self, python, environment, log):
-        pass
+        self.environment = environment
 
     def await_ready(self):
         pass

@@ -8,7 +8,7 @@ for what is measured again), or ends as it says; the bytes likewise, of 1 MiB. A
 `dies`, `hangs`, `eats` (as if killed for want of memory), `fails` (exits with code 3) or `fills` (reports
 that a device's memory is full, and asks for a new worker) ends as its name says; `stumbles` dies once, when
 part of its group is reported, and `falls` when it is itself. It prints the time when it begins and when it
-ends, then the GPU that it is given, if any.
+ends, then the GPU that it is given, if any, and the backend, where it is named.
 """
 
 import json
@@ -78,6 +78,8 @@ def main(jobs_file, report, lifeline, doing_file, seconds):
     print(time.time(), flush=True)
     if given := os.environ.get("CUDA_VISIBLE_DEVICES"):
         print(f"GPU={given}", flush=True)
+    if backend := os.environ.get("KERAS_BACKEND"):
+        print(f"{backend=}", flush=True)
 
 
 def factor(case, again):

@@ -131,6 +131,21 @@ def test_two_sides_are_told_apart_by_their_turns(line):
     assert judged(output)[2] == f"{CASE} seconds 1.00 s 1.03 s 1.03 slower"
 
 
+def test_side_by_side_each_backend_is_measured_under_settings_of_its_own(line, measured):
+    both = PLAN.replace('name = "fake"', 'name = "fake"\nbackend = ["tensorflow", "jax"]')
+    (measured / "both.toml").write_text(both.replace('["graph"]', '["graph", "jit"]'))
+    arguments = ("gate", "--against", sys.executable, "--grid", "both.toml", "--out", "both")
+    code, output = line(*arguments)
+    assert (code, judged(output)[0]) == (0, "No regression. 10 same.")
+    logs = [log for side in ("before", "after") for log in (measured / "both" / side / "logs").glob("*.log")]
+    found = {
+        (job["backend"], log.read_text().splitlines()[-1])
+        for log in logs
+        for job in json.loads(log.with_suffix(".jobs.json").read_text())
+    }
+    assert found == {("tensorflow", "backend='tensorflow'"), ("jax", "backend='jax'")}
+
+
 def test_a_case_that_ends_its_side_costs_itself_and_the_others_are_judged(line, measured):
     arguments = ("gate", "--against", sys.executable, "--grid", "plan.toml", "--out")
     code, output = line(*arguments, "dies", always_return_all="dies")

@@ -1,5 +1,6 @@
 """The instruments, tested on known quantities."""
 
+import itertools
 import time
 
 import numpy as np
@@ -116,14 +117,20 @@ def die():
     os._exit(9)
 
 
-def test_a_process_that_dies_is_a_record_for_each_case_left(monkeypatch):
+@pytest.mark.parametrize(
+    ("kills", "state", "reason"),
+    [
+        (lambda: 3, "crashed", "the measuring process died"),
+        (itertools.count().__next__, "out_of_memory", memory.KILLED_FOR_MEMORY),  # the kernel's: one more
+    ],
+)
+def test_a_process_that_dies_is_a_record_for_each_case_left(monkeypatch, kills, state, reason):
+    monkeypatch.setattr(memory.environment, "out_of_memory_kills", kills)
     monkeypatch.setattr(memory, "child_start", lambda job: die())
     monkeypatch.setattr(memory.Child, "call", lambda self, function, *args: self._pool.submit(die).result())
     cases = [CASE, CASE.with_(batch=8)]
     found = list(memory.heap(job(*cases)))
-    assert [(m.case, m.state, m.reason) for m in found] == [
-        (case, "crashed", "the measuring process died") for case in cases
-    ]
+    assert [(m.case, m.state, m.reason) for m in found] == [(case, state, reason) for case in cases]
 
 
 @pytest.mark.slow
