@@ -32,6 +32,9 @@ BESIDE_BLOCKS = 10
 METHOD.md). Used only to choose which of the measured layer counts stands for a model."""
 
 NAME, INDEX, DICT = "get_layer_name", "get_layer_index", "dict_in_advance"
+LAYERS = "layers_property"
+"""`model.layers`: a list that Keras (3.15) makes at each access; `get_layer` reads it once by name, and twice
+by index."""
 GROWTH = "growth with each layer"
 
 
@@ -56,19 +59,15 @@ def name_scan(table: Table) -> Answer:
     found = [finding(slope, FLAT, "above", _too_few(slope)) for slope in growth(table, NAME)]
     share, facts = share_of_forward(table)
     extra = [*straightness(table, NAME), *growth_with_position(table, NAME), *share]
+    extra += named("time of layers / name", looked_up(table, LAYERS, NAME))
     rule = f"holds where the slope's interval lies above {FLAT * 1e9:g} ns for each layer"
     return settle("name_scan", {GROWTH: found}, rule, extra, facts)
 
 
 def index_fast(table: Table) -> Answer:
     """`get_layer(index)` is fast: not slower than by name, and the same for any number of layers."""
-
-    def against(way: str) -> list[Finding]:
-        pairs = [(case, case.with_(strategy=way)) for case in last_positions(table, INDEX)]
-        return timed(table, pairs, 1 + BIG, "below", "lookup_seconds")
-
     aspects = {
-        "time of index / name": against(NAME),
+        "time of index / name": looked_up(table, INDEX, NAME),
         GROWTH: [finding(slope, FLAT, "below", _too_few(slope)) for slope in growth(table, INDEX)],
     }
     rule = (
@@ -80,7 +79,11 @@ def index_fast(table: Table) -> Answer:
         for case in last_positions(table, INDEX)
         if (center := table.center(case, "lookup_seconds"))
     ]
-    return settle("index_fast", aspects, rule, [*named("time of index / dict", against(DICT)), *each])
+    beside = [
+        *named("time of index / dict", looked_up(table, INDEX, DICT)),
+        *named("time of layers / index", looked_up(table, LAYERS, INDEX)),
+    ]
+    return settle("index_fast", aspects, rule, [*beside, *each])
 
 
 def _too_few(slope: Figure) -> str:
@@ -88,6 +91,12 @@ def _too_few(slope: Figure) -> str:
 
 
 # -- look-ups --
+
+
+def looked_up(table: Table, way: str, other: str) -> list[Finding]:
+    """The time of a way to look the last layer up over that of another, for each number of layers."""
+    pairs = [(case, case.with_(strategy=other)) for case in last_positions(table, way)]
+    return timed(table, pairs, 1 + BIG, "below", "lookup_seconds")
 
 
 def last_positions(table: Table, way: str) -> list[Case]:

@@ -111,7 +111,7 @@ def always_return(table: Table) -> Answer:
         ]
         aspects |= {"peak device memory": weighed(table, held, HEAVY, "above"), IN_NUMPY: brought}
     rule = f"heavy is a time above {1 + BIG:g} times, or a peak above {HEAVY:g} times the reference's"
-    return settle("always_return", aspects, rule)
+    return settle("always_return", aspects, rule, said="heavy")
 
 
 def on_request(table: Table) -> Answer:

@@ -29,28 +29,32 @@ SENTENCES: dict[str, tuple[str, ...]] = {
         "an argument to call that is off multiplies the time of the plain forward pass by "
         "{time, argument off}",
         "one that is on multiplies the time of the sub-model that is built once by {time, argument on}",
-        "switched to and fro, the call has been traced {traces} times",
+        "switched on and off by turns, the call is traced {traces} times in all",
     ),
     "index_in_advance": (
         "pulling the layers by name at each call multiplies the time of having them in advance by "
         "{time by name}",
         "pulling them by index multiplies it by {time by index}",
-        "of a plain forward pass, looking up every layer takes at most {share of a forward pass}",
+        "of a plain forward pass, looking up every layer by name takes at most {share of a forward pass}",
     ),
     "name_scan": (
         "each further layer of the model adds {growth with each layer} to a look-up by name",
+        "reading model.layers, a list that Keras makes anew each time, takes {time of layers / name} times "
+        "as long as one",
         "a straight line explains {straight line} of the variance",
-        "of a plain forward pass, looking up every layer takes at most {share of a forward pass}",
+        "of a plain forward pass, looking up every layer by name takes at most {share of a forward pass}",
     ),
     "index_fast": (
         "a look-up by index takes {time of index}",
         "it takes {time of index / name} times as long as one by name",
         "and {time of index / dict} times as long as one in a dict",
+        "and reading model.layers, a list that Keras makes anew each time, {time of layers / index} times as "
+        "long as one by index",
         "each further layer of the model adds {growth with each layer}",
     ),
     "index_hard": (
         "from the graph, without a table for each model, the hidden states of {KerasHub backbones found from "
-        "the graph} of KerasHub's backbones are found whole",
+        "the graph} of the KerasHub backbones that run are found whole",
         "as a task, quantized, adapted, cloned or reloaded {models in use found from the graph}",
         "of graphs written by hand {graphs written by hand found from the graph}",
         "the attribute that lists the blocks gives those of {KerasHub text backbones found by a listed "
@@ -80,9 +84,9 @@ PLAIN: dict[str, tuple[str, str, str]] = {
         "It depends on how the model is run: in some modes it holds hidden states that nobody asked for.",
     ),
     "payload": (
-        "Yes. A batch of hidden states outweighs the model.",
-        "No. A batch of hidden states weighs less than the model.",
-        "It depends on the model: of some, a batch of hidden states outweighs it.",
+        "Yes. All hidden states of a batch of long examples outweigh the model.",
+        "No. All hidden states of a batch of long examples weigh less than the model.",
+        "It depends on the model: of some, those of a batch of long examples outweigh it.",
     ),
     "always_return": (
         "Yes, in time and in memory.",
@@ -90,9 +94,9 @@ PLAIN: dict[str, tuple[str, str, str]] = {
         "It depends: on whether time, memory or the way to the host is counted, or on the mode.",
     ),
     "on_request": (
-        "Yes. It costs nothing when it is off, and no more than a sub-model when it is on.",
-        "No. It costs more than a sub-model, or more than nothing when it is off.",
-        "It depends: in some modes it costs more than a sub-model, or more than nothing when it is off.",
+        "Yes. Off, it costs hardly anything; on, hardly more than a sub-model.",
+        "No. Off, it costs clearly more than nothing, or on, clearly more than a sub-model.",
+        "It depends: in some modes it costs clearly more, than nothing when off or than a sub-model when on.",
     ),
     "index_in_advance": (
         "Yes. Pulling the layers at each call takes clearly longer.",
