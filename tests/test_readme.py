@@ -1,6 +1,7 @@
 """README says what the committed reference run says, and nothing is typed."""
 
 from hiddencost import readme, recommended, store
+from hiddencost.foretold import DEVICE
 
 
 def test_every_figure_of_the_readme_comes_from_the_reference_run():
@@ -34,6 +35,16 @@ def test_the_code_of_the_readme_runs_as_it_stands(process):
         f"block_{i}": (2, 384) for i in range(2, 6)
     }
     assert found["lean"](found["inputs"]).keys() == found["backbone"].output.keys()
+
+
+def test_the_forecast_that_is_furthest_off_on_a_gpu_is_too_low_and_a_decoders():
+    report = (readme.EXPERIMENTS / "forecast.md").read_text().splitlines()
+    rows = [
+        line.split(" | ") for line in report if line.startswith("| reference") and f"| {DEVICE} |" in line
+    ]
+    worst = max(rows, key=lambda cells: abs(float(cells[-1].split()[0])))
+    assert (worst[1].split("_")[0], worst[-1]) == ("decoder", "-39.6 % |")
+    assert "39.6 % too low, for a decoder" in (readme.ROOT / "README.md").read_text()
 
 
 def test_the_first_table_of_a_report_is_read(tmp_path):

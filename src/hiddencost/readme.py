@@ -3,7 +3,6 @@ from one of them: `python -m hiddencost.readme`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from itertools import dropwhile, takewhile
 from pathlib import Path
 
@@ -11,19 +10,19 @@ import msgspec
 
 from hiddencost import recommended, store
 from hiddencost.claims import table_of
-from hiddencost.claims.copying import Copied, copied
-from hiddencost.claims.evidence import Triple
+from hiddencost.claims.copying import TO_NUMPY, TO_PINNED, copied
+from hiddencost.claims.evidence import at
 from hiddencost.claims.recommending import recommendations
 from hiddencost.foretold import shipped
-from hiddencost.formatting import NONE, listed, quantity
+from hiddencost.formatting import NONE, listed, percent, quantity
 from hiddencost.page import opening, questions
-from hiddencost.page.circumstances import timing_blocks
+from hiddencost.page.circumstances import NOT_MODELS, timing_blocks
 from hiddencost.page.foretold import section
 from hiddencost.page.grids import Grid
 from hiddencost.page.templates import markdown_template
 from hiddencost.page.together import best_ways
 from hiddencost.recommended import Recommendation
-from hiddencost.records import REFERENCE, Run
+from hiddencost.records import OVER_BUDGET, REFERENCE, Case, Run
 from hiddencost.stats import Table
 
 ROOT = Path(__file__).parents[2]
@@ -45,9 +44,15 @@ def readme(run: Run, peers: Run, gpu: Run, ways: tuple[Recommendation, ...]) -> 
     was made on, with recommended ways, with what is foretold, what a cluster was seen to take and how often
     the gate was wrong."""
     seconds = run.ending.seconds if run.ending else 0.0
+    table = table_of(run)
+    met = shipped().of_peaks("jit", on_gpu=True)
     return markdown_template("readme.md.j2").render(
         facts=dict(opening(run)),
-        questions=questions(table_of(run)),
+        questions=questions(table),
+        timed=models_with(table, "seconds"),
+        held=models_with(table, "peak_heap_bytes"),
+        planned=len(run.header.planned),
+        left_out=len({m.case for m in table.not_ok if OVER_BUDGET in m.notes}),
         blocks=len(timing_blocks(run)),
         minutes=round(seconds / 60),
         gpu=listed(gpu.gpus),
@@ -59,9 +64,15 @@ def readme(run: Run, peers: Run, gpu: Run, ways: tuple[Recommendation, ...]) -> 
             ("the side after", "gate", "seconds of a decision", "pytest-benchmark, median:5%"),
         ),
         foretold=section(shipped()).grids[0],
+        met=met and (met.of, met.cases, percent(met.median_size), percent(met.largest)),
         cluster=first_table(EXPERIMENTS / "cluster.md"),
         without_room=made_without_room(),
     )
+
+
+def models_with(table: Table, metric: str) -> str:
+    """The models whose calls have this metric."""
+    return listed(sorted({case.model for case in table.cases(metric) if case.model not in NOT_MODELS}))
 
 
 def made_without_room() -> list[str]:
@@ -94,36 +105,41 @@ def is_row(line: str) -> bool:
     return line.startswith("|")
 
 
-def brought_to_host(table: Table) -> str:
-    """What all hidden states take on a device, and then to the host, by backend, in plain forward passes."""
-    by_backend: dict[str, list[Copied]] = {}
+def brought_to_host(table: Table) -> Grid:
+    """What a plain pass, the call that returns all hidden states, and bringing these to the host take on a
+    device, a row for each backend and mode: of the most bytes that all backends returned."""
+    found: dict[tuple[float, str], dict[str, list[Case]]] = {}
     for one in copied(table):
-        if one.case.points == "all":
-            by_backend.setdefault(one.case.backend, []).append(one)
+        size = table.center(one.case, "output_bytes")
+        if one.case.points == "all" and size:
+            place = f"{at(one.case)} in {one.case.dtype}"
+            found.setdefault((size[0], place), {}).setdefault(one.case.backend, []).append(one.case)
+    most = max(found, key=lambda place: (len(found[place]), place), default=(0.0, ""))
 
-    def between(triples: Iterable[Triple | None], where: str) -> str:
-        values = [triple[0] for triple in triples if triple]
-        ends = (min(values), max(values)) if values else ()
-        return " to ".join(dict.fromkeys(map(quantity, ends))) + f" {where}" * bool(values)
+    def seconds(case: Case, metric: str) -> str:
+        center = table.center(case, metric)
+        return quantity(*center, unit="s") if center else NONE
 
-    def told(found: Sequence[Copied]) -> str:
-        parts = (
-            between((one.call for one in found), "for the call"),
-            between((one.to_numpy for one in found), "to NumPy"),
-            between((one.to_pinned for one in found), "to page-locked memory"),
+    rows = tuple(
+        (
+            f"{case.backend}, {case.mode}",
+            *(seconds(which, "seconds") for which in (case.group, case)),
+            *(seconds(case, metric) for metric in (TO_NUMPY, TO_PINNED)),
         )
-        return ", ".join(filter(None, parts))
-
-    return "; ".join(f"{backend}: {told(found)}" for backend, found in by_backend.items())
+        for cases in found.get(most, {}).values()
+        for case in cases
+    )
+    header = ("backend", "plain pass", "the call", "then to NumPy", "or to page-locked memory")
+    return Grid(header, rows, f"{most[1]}, {quantity(most[0], unit='B')}")
 
 
 def recommended_ways(ways: tuple[Recommendation, ...]) -> Grid:
     """A row for each backend and mode: the way to take, and for each kind of points its time over a plain
-    forward pass, and its peak heap beside that of the other way."""
+    forward pass and its peak heap, beside those of the other way."""
     kinds = list(dict.fromkeys(read.points for way in ways for read in way.reads))
     header = ["backend", "mode", "way"]
     for kind in kinds:
-        header += [f"{kind}: time / plain pass", f"{kind}: peak heap (the other way's)"]
+        header += [f"{kind}: time / plain pass (the other way's)", f"{kind}: peak heap (the other way's)"]
     rows = []
     for way in ways:
         reads = {read.points: read for read in way.reads}
@@ -134,7 +150,8 @@ def recommended_ways(ways: tuple[Recommendation, ...]) -> Grid:
                 continue
             read = reads[kind]
             mine, theirs = (quantity(b, unit="B") for b in (read.peak_heap_bytes, read.other_peak_heap_bytes))
-            row += [quantity(read.ratio, read.low, read.high), f"{mine} ({theirs})"]
+            taken = quantity(read.ratio, read.low, read.high)
+            row += [f"{taken} ({quantity(read.other_ratio)})", f"{mine} ({theirs})"]
         rows.append(tuple(row))
     times, heaps = (
         listed(dict.fromkeys(getattr(read, what) for way in ways for read in way.reads))
