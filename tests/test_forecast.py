@@ -324,7 +324,8 @@ def test_the_table_tells_what_fits_and_how_long_the_copy_takes(monkeypatch):
         Way("functional_freed", "eager", 0, 18 * MIB, 28 * MIB, 0.96, NO_WORK),
     )
     monkeypatch.setattr(forecasts, "forecast", lambda *given: Forecast(20_000_000_000, 10, 2, ready, 0.0012))
-    monkeypatch.setattr("hiddencost.forecast.lowering.Shapes", lambda *given, fused: SimpleNamespace(max_length=512))
+    built = SimpleNamespace(max_length=512)
+    monkeypatch.setattr("hiddencost.forecast.lowering.Shapes", lambda *given, fused: built)
     monkeypatch.setattr("hiddencost.backends.check", lambda name: None)
     monkeypatch.setattr("hiddencost.backends.start", lambda name, threads: None)
     monkeypatch.setattr("hiddencost.foretold.shipped", lambda: FORETOLD)
