@@ -85,7 +85,7 @@ def test_a_question_carries_its_word_sentence_conditions_and_plot() -> None:
         "**does not hold.** Always returning every hidden state multiplies the time by 1.020 [1.010, 1.030]"
         in (question)
     )
-    assert "- Where: time: not in graph\n" in question
+    assert "- Where: time: not heavy in graph\n" in question
     assert "- Not measured: peak heap and peak heap of a data set\n" in question
     assert "![overhead_shapes](plots/overhead_shapes.png)" in question
     assert "| time | m 4x128 | in graph | 1.020 [1.010, 1.030] | slower |" in question
