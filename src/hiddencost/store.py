@@ -59,18 +59,21 @@ class Writer:
         self.path = folder / RESULTS
         try:
             self._file: IO[bytes] = self._opened(new=header is not None)
+            if header is not None:
+                self._begin(header)
         except FileExistsError:
             what = "holds another run" if self.path.exists() else "is a file, not a folder"
             raise UserError(f"output folder {folder} {what}: choose another with --out") from None
         except OSError as error:
             raise UserError(f"output folder {folder}: not writable ({error.strerror})") from None
-        if header is not None:
-            try:
-                self.write(header)
-            except OSError as error:
-                self.close()
-                self.path.unlink()  # or the folder would be taken for that of another run
-                raise UserError(f"output folder {folder}: not writable ({error.strerror})") from None
+
+    def _begin(self, header: Header) -> None:
+        try:
+            self.write(header)
+        except OSError:
+            self.close()
+            self.path.unlink()  # or the folder would be taken for that of another run
+            raise
 
     def _opened(self, new: bool) -> IO[bytes]:
         if new:

@@ -283,13 +283,13 @@ function choose() {
 }
 
 function unmeasured(wanted) {
-  const options = [["model", "model"], ["backend", "backend"], ["device", "device"], ["dtype", "dtype"], ["mode", "mode"], ["points", "points"], ["batch", "batch"], ["seq", "length"]];
-  const plain = (text) => (/^[\w.,:/#-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`);
-  const command = `hiddencost run ${options.map(([option, name]) => `--${option} ${plain(wanted[name])}`).join(" ")}`;
   if (wanted.points.includes(",")) {
     const list = wanted.points.split(",").map((one) => `"${one}"`);
     return [element("p", {}, "This run has no such case. A grid whose ", element("code", {}, `points = [[${list.join(", ")}]]`), " asks for it.")];
   }
+  const options = [["model", "model"], ["backend", "backend"], ["device", "device"], ["dtype", "dtype"], ["mode", "mode"], ["points", "points"], ["batch", "batch"], ["seq", "length"]];
+  const plain = (text) => (/^[\w.,:/#-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`);
+  const command = `hiddencost run ${options.map(([option, name]) => `--${option} ${plain(wanted[name])}`).join(" ")}`;
   return [element("p", {}, "This run has no such case. What measures it:"), element("pre", {}, element("code", {}, command))];
 }
 
