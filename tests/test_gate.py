@@ -284,33 +284,50 @@ def test_a_suspicion_stands_only_when_it_is_seen_again():
     assert gate.confirmed(first, [change("missing", None)]) == first
 
 
-def decided(generator, slower):
+def decided(generator, slower, threshold, confirmed):
     """Which of three ways are told to be slower, of which the first is, measured twice in eight blocks; and
     what is said to be detectable of the first."""
 
     def judged(shifts, alpha):
         found = [Evidence(case, "seconds", 1, 1, shifts=some) for case, some in shifts.items()]
-        return {change.case: change for change in judge(found, {"seconds": 0.0}, alpha)}
+        return {change.case: change for change in judge(found, {"seconds": threshold}, alpha, confirmed)}
 
     def blocks(case):
         return tuple(generator.normal(slower if case is ALL else 0.0, 0.01, 8))
 
     first = judged({case: blocks(case) for case in (ALL, SUBMODEL, GROUP)}, gate.SUSPECT)
     suspected = [case for case, change in first.items() if change.word == "slower"]
-    again = judged({case: blocks(case) for case in suspected}, gate.CONFIRMED) if suspected else {}
+    again = judged({case: blocks(case) for case in suspected}, confirmed) if suspected else {}
     told = {case for case, change in again.items() if change.word == "slower"}
     return told, first[ALL].smallest_detectable
+
+
+def told_of(threshold, confirmed):
+    """The share of decisions that tell of noise alone, and of a slowdown as large as is said to be detectable
+    in the mean."""
+    generator = np.random.default_rng(0)
+    found = [decided(generator, 0.0, threshold, confirmed) for _ in range(3000)]
+    slower = math.log1p(np.mean([detectable for _, detectable in found]))
+    seen = [ALL in decided(generator, slower, threshold, confirmed)[0] for _ in range(2000)]
+    return np.mean([bool(told) for told, _ in found]), np.mean(seen)
 
 
 def test_both_times_together_are_wrong_in_one_of_a_hundred_and_see_what_is_said_to_be_detectable():
     """By simulation, without a threshold: noise alone is told in 1 % of the decisions at most, a slowdown as
     large as `smallest_detectable` in 80 %."""
-    generator = np.random.default_rng(0)
-    found = [decided(generator, 0.0) for _ in range(3000)]
-    assert np.mean([bool(told) for told, _ in found]) == pytest.approx(0.009, abs=0.004)
-    slower = math.log1p(np.mean([detectable for _, detectable in found]))
-    seen = np.mean([ALL in decided(generator, slower)[0] for _ in range(2000)])
-    assert seen == pytest.approx(0.80, abs=0.03)
+    assert told_of(0.0, gate.CONFIRMED) == pytest.approx((0.009, 0.80), abs=0.03)
+    assert told_of(0.0, gate.CONFIRMED)[0] == pytest.approx(0.009, abs=0.004)
+
+
+@pytest.mark.parametrize(
+    ("threshold", "confirmed"), [(0.01, gate.CONFIRMED), (0.03, gate.CONFIRMED), (0.0, gate.SURE)]
+)
+def test_what_is_said_to_be_detectable_is_told_beyond_a_threshold_and_by_a_stricter_second_time(
+    threshold, confirmed
+):
+    alarms, seen = told_of(threshold, confirmed)
+    assert alarms < 0.009
+    assert seen == pytest.approx(0.80, abs=0.05)
 
 
 def test_what_seems_faster_is_not_measured_again_and_needs_more():

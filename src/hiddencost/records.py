@@ -354,7 +354,8 @@ class Change(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     metric: a name of METRICS, a ratio within a run (`overhead_ratio`, `lookup_slope_ratio`), or a slope
     (`lookup_seconds_per_layer`).
     ratio, low, high: after / before with its 95 % interval; exact metrics have none.
-    smallest_detectable: the smallest relative slowdown that would have been found with 80 % power.
+    smallest_detectable: the smallest relative slowdown that would have been told with 80 % power.
+    It is beyond the threshold: one that just meets it seems smaller every other time.
     threshold: the relative change up to which it counts as the same.
     timed: taken from times, and so advisory where timings are.
     """

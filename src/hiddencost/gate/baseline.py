@@ -15,7 +15,7 @@ import msgspec
 
 from hiddencost import grid
 from hiddencost.errors import NotComparableError, UserError
-from hiddencost.gate.judging import Evidence, judge
+from hiddencost.gate.judging import SURE, Evidence, judge
 from hiddencost.gate.lookups import SLOPE_RATIO, SLOPED, slope_ratios
 from hiddencost.gate.missing import GONE, Reasons, failed, missing, reasons
 from hiddencost.gate.sides import exact
@@ -149,7 +149,13 @@ def against_baseline(
             found.append(evidence)
         elif not part and not {(kept.case, kept.metric), (kept.case, "seconds")} & told:
             gone.append(Change(case=kept.case, metric=kept.metric, word="missing", reason=GONE))
-    return [*judge(found, thresholds, alpha), *gone]
+    known = {(kept.case, kept.metric) for kept in baseline.kept}
+    new = [
+        Change(case=case, metric=metric, word="unclear", reason=NEW, after=_shown(later))
+        for (case, metric), later in now.items()
+        if not part and (case, metric) not in known
+    ]
+    return [*judge(found, thresholds, alpha, SURE), *new, *gone]
 
 
 def _shown(kept: Kept) -> float:

@@ -94,9 +94,12 @@ def holm(chances: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def judge(found: Sequence[Evidence], thresholds: Mapping[str, float], alpha: float) -> list[Change]:
+def judge(
+    found: Sequence[Evidence], thresholds: Mapping[str, float], alpha: float, again: float = CONFIRMED
+) -> list[Change]:
     """A word for each, in order. alpha: the chance of any false `slower` among all times judged here. Of
-    `faster` it is SURE at most: that is not measured again."""
+    `faster` it is SURE at most: that is not measured again. again: the chance that a suspicion has to meet
+    by itself when it is measured again."""
     estimates = [_estimate(evidence) for evidence in found]
     tested = [estimate for estimate in estimates if estimate]
     slower = iter(holm([estimate.chance(estimate.shift) for estimate in tested]))
@@ -109,7 +112,7 @@ def judge(found: Sequence[Evidence], thresholds: Mapping[str, float], alpha: flo
         elif estimate is None:
             changes.append(_change(evidence, "unclear", threshold, reason=f"{FEW_BLOCKS}: no interval"))
         else:
-            share = min(alpha / len(tested), CONFIRMED)
+            share = min(alpha / len(tested), again)
             changes.append(_timed(evidence, estimate, threshold, next(slower), next(faster), alpha, share))
     return changes
 
@@ -127,15 +130,17 @@ def _timed(
     is not final, a slowdown has to be seen twice: each time with the root of the power."""
     half = float(stdtrit(estimate.degrees, 0.5 + CONFIDENCE / 2)) * estimate.error
     power = POWER if alpha <= SURE else math.sqrt(POWER)
-    factor = float(stdtrit(estimate.degrees, 1 - share) + stdtrit(estimate.degrees, power))
-    detectable = math.expm1(factor * estimate.error)
+    beyond_noise = float(stdtrit(estimate.degrees, 1 - share)) * estimate.error
+    margin = float(stdtrit(estimate.degrees, power)) * estimate.error
+    least = math.log1p(threshold)
+    detectable = math.expm1(max(beyond_noise, least) + margin)
     word: Word = "same"
     reason = ""
-    if slower < alpha and estimate.shift > math.log1p(threshold):
+    if slower < alpha and estimate.shift > least:
         word = "slower"
-    elif faster < min(alpha, SURE) and -estimate.shift > math.log1p(threshold):
+    elif faster < min(alpha, SURE) and -estimate.shift > least:
         word = "faster"
-    elif detectable > threshold:
+    elif beyond_noise + margin > least:
         word, reason = "unclear", f"a slowdown of less than {detectable:.1%} would not have been seen"
     change = _change(evidence, word, threshold, reason)
     return msgspec.structs.replace(
