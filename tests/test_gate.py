@@ -8,6 +8,8 @@ import socket
 import subprocess
 import sys
 import threading
+import time
+from pathlib import Path
 
 import gate_runs
 import msgspec
@@ -27,6 +29,7 @@ from hiddencost.grid import planning
 from hiddencost.nursery import NUMBER, SPOKEN, Forked, Nursery
 from hiddencost.records import OTHER_SIDE, TWIN, Case, Change, Measurement
 
+ROOT = Path(__file__).parents[1]
 NAME = Case(model="lookup", strategy="get_layer_name")
 
 
@@ -405,6 +408,35 @@ def test_a_run_like_the_baseline_passes_on_a_machine_of_any_speed(baseline):
 )
 def test_what_moved_since_the_baseline_is_named(baseline, changes, expected):
     assert moved(against(baseline, **changes)) == expected
+
+
+def test_a_figure_that_the_baseline_lacks_is_unclear_and_says_what_to_do(baseline):
+    """Or it could grow for ever and pass."""
+    older = msgspec.structs.replace(
+        baseline, kept=tuple(kept for kept in baseline.kept if kept.metric != "payload_bytes")
+    )
+    found = against(older)
+    assert moved(found) == {(SUBMODEL, "payload_bytes"): "unclear"}
+    (new,) = [change for change in found if change.metric == "payload_bytes"]
+    assert (new.after, new.reason) == (
+        3072.0,
+        "not in the baseline: `hiddencost baseline RUN` writes a new one",
+    )
+    assert (Outcome(found).exit_code, Outcome(found, strict=True).exit_code) == (0, 1)
+    part = gate.against_baseline(older, gate_runs.run(gate_runs.alone()), grid.GATED, gate.SURE, part=True)
+    assert moved(part) == {}
+
+
+def test_the_stored_baseline_holds_each_metric_that_its_grid_yields():
+    known = gate.read(ROOT / "reports" / "baseline.json")
+    assert {kept.metric for kept in known.kept} == {
+        "overhead_ratio",
+        "lookup_slope_ratio",
+        "peak_heap_bytes",
+        "payload_bytes",
+        "traces",
+        "compiled_operations",
+    }
 
 
 def test_a_baseline_is_read_as_it_was_written_and_damage_is_told(baseline, tmp_path):

@@ -27,6 +27,7 @@ from hiddencost.stats import Table
 CONDITIONS = ("system", "threads", "settings")
 """What must be the same for two runs to be compared."""
 ON_SEVERAL_KINDS = "was measured on several kinds of machine, and the gate compares one kind: {}"
+NEW = "not in the baseline: `hiddencost baseline RUN` writes a new one"
 
 LARGEST_LOG = 20.0
 """A ratio of more than half a billion is no ratio of times."""
@@ -132,7 +133,8 @@ def against_baseline(
     baseline: Baseline, run: Run, thresholds: Mapping[str, float], alpha: float, part: bool = False
 ) -> list[Change]:
     """What moved since the baseline. part: the run measured only some of the cases again of one that was
-    compared, and the others are not missed. Raises NotComparableError."""
+    compared, and the others are not missed. A figure that the baseline lacks is unclear. Raises
+    NotComparableError."""
     differences = [] if part else list(_differences(baseline, run))
     if differences:
         raise NotComparableError("; ".join(differences))
