@@ -540,6 +540,15 @@ def test_the_table_says_what_moved_and_nothing_else():
     assert gate.as_lines(advisory)[3].endswith("slower (advisory)")
 
 
+def test_a_reason_of_several_lines_stays_in_its_row():
+    """As TensorFlow's errors have: it would end a table of Markdown."""
+    why = "crashed: block 0: InternalError: Graph execution error:\n\nDetected at node\t'x'"
+    found = Outcome([Change(case=ALL, metric="seconds", word="missing", reason=why)])
+    told = "missing: crashed: block 0: InternalError: Graph execution error: Detected at node 'x'"
+    assert gate.as_lines(found)[-1].endswith(told)
+    assert gate.as_markdown(found).splitlines()[-1].endswith(f"| {told} |")
+
+
 def test_each_outcome_has_its_sentence():
     def first_line(*words, **options):
         changes = [Change(case=ALL, metric="seconds", word=word, timed=True) for word in words]

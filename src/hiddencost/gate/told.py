@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
-from hiddencost.formatting import NONE, aligned, percent, piped, quantity
+from hiddencost.formatting import NONE, aligned, one_line, percent, piped, quantity
 from hiddencost.gate.outcome import MISSING, REGRESSION, REGRESSIONS, SENTENCES, Outcome
 from hiddencost.records import UNIT_OF, Change, Word
 
@@ -99,4 +99,4 @@ def _word(change: Change, outcome: Outcome) -> str:
     word: str = change.word
     if word in REGRESSIONS and not outcome.enforced(change):
         word = f"{word} (advisory)"
-    return f"{word}: {change.reason}" if change.reason else word
+    return f"{word}: {' '.join(one_line(change.reason).split())}" if change.reason else word
