@@ -190,6 +190,11 @@ def test_a_side_that_measures_nothing_is_told_as_that(line):
         (["baseline", "nowhere.known"], 2, "hiddencost: nowhere.known: does not tell where it was measured"),
         (["gate", "empty"], 5, "Nothing was measured. 6 missing."),
         (["gate", "other"], 4, "hiddencost: not comparable: the baseline's grid plans"),
+        (
+            ["gate", "newer"],
+            4,
+            "hiddencost: not comparable: newer/results.jsonl: written by a newer hiddencost",
+        ),
         (["gate", "nowhere"], 2, "hiddencost: no run at nowhere"),
         (
             ["gate", "first", "--against", "main"],
@@ -217,6 +222,7 @@ def test_each_way_out_has_its_code_and_its_sentence(line, measured, arguments, c
         ("empty", [whole[0], next(text for text in whole if "environment" in text), whole[-1]]),
         ("killed", [text for text in whole[:-1] if '"block":4' not in text]),
         ("nowhere.known", [text for text in whole if '"type":"environment"' not in text]),
+        ("newer", [whole[0].replace('"schema_version":1', '"schema_version":99'), *whole[1:]]),
         ("other", [whole[0].replace('\\"length\\":[8]', '\\"length\\":[9]'), *whole[1:]]),
     ):
         (measured / name).mkdir(exist_ok=True)

@@ -10,6 +10,10 @@ class UserError(Exception):
     """Bad input: one line that names the value and what to type instead. The command exits with 2."""
 
 
+class SchemaError(UserError):
+    """A run that another version of hiddencost has written. Asked to compare it, the command exits with 4."""
+
+
 class NotComparableError(Exception):
     """The two cannot be compared, or were not measured under the same conditions; the message says why.
     The command exits with 4."""

@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 
 from hiddencost.columns import Columns
-from hiddencost.errors import UserError
+from hiddencost.errors import SchemaError, UserError
 from hiddencost.records import (
     SCHEMA_VERSION,
     Ending,
@@ -192,12 +192,14 @@ def _schema_version(first: bytes, path: Path) -> int:
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise UserError(f"{path}: damaged: the first line is not the header of a hiddencost run") from None
     if version > SCHEMA_VERSION:
-        raise UserError(
+        raise SchemaError(
             f"{path}: written by a newer hiddencost (schema {version}, this one reads up to "
             f"{SCHEMA_VERSION}): upgrade with `pip install -U hiddencost`"
         )
     if version < SCHEMA_VERSION and version not in MIGRATIONS:
-        raise UserError(f"{path}: schema {version} is not known to this hiddencost (schema {SCHEMA_VERSION})")
+        raise SchemaError(
+            f"{path}: schema {version} is not known to this hiddencost (schema {SCHEMA_VERSION})"
+        )
     return version
 
 

@@ -16,7 +16,7 @@ import msgspec
 from hiddencost import gate as gating
 from hiddencost import grid, store
 from hiddencost.cli.measuring import REPORTS, header, measured, progress, share, warn
-from hiddencost.errors import NotComparableError, UserError
+from hiddencost.errors import NotComparableError, SchemaError, UserError
 from hiddencost.gate import Outcome
 from hiddencost.gate.baseline import changed_versions
 from hiddencost.gate.outcome import NOT_COMPARABLE
@@ -109,7 +109,7 @@ def gate(
             changes, notes = _side_by_side(against, grid_name or "gate", _folder(out), threshold)
         else:
             changes, notes = _with_baseline(run_folder, baseline_file or BASELINE, out, threshold)
-    except NotComparableError as error:
+    except (NotComparableError, SchemaError) as error:
         click.echo(f"hiddencost: not comparable: {error}", err=True)
         sys.exit(NOT_COMPARABLE)
     outcome = Outcome(changes, notes, timings_advisory, strict)
