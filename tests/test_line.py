@@ -241,6 +241,23 @@ def test_an_interrupted_gate_is_no_regression(measured, monkeypatch):
     assert (result.exit_code, result.stderr) == (130, "\nInterrupted.\n")
 
 
+def test_a_reader_that_has_gone_is_no_regression_and_files_are_written_first(measured):
+    """As in `hiddencost gate | head -1`."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as nobody_reads:
+        done = subprocess.run(
+            [sys.executable, str(fake_run.__file__), "0", "gate", "first", "--json", "gone.json"],
+            cwd=measured,
+            stdout=nobody_reads,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=120,
+        )
+    assert (done.returncode, done.stderr) == (141, "")
+    assert json.loads((measured / "gone.json").read_text())["verdict"] == "No regression. 4 same."
+
+
 def test_a_fault_of_the_gate_itself_is_no_verdict(measured, monkeypatch):
     """Where it was is for us to read; 70 is what sysexits.h has for it."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 import tempfile
 import traceback
@@ -39,12 +41,14 @@ _T = TypeVar("_T")
 
 INTERNAL = 70
 """EX_SOFTWARE of sysexits.h."""
+NOBODY_READS = 128 + signal.SIGPIPE
+"""What a shell gives for a program that writes to a pipe which its reader has closed."""
 
 
 class _Command(click.Group):
     """A group whose commands tell a UserError in one line and exit with 2 (`--debug` shows where), and exit
-    with 130 when they are interrupted and with 70 where they fail: 1 would say that the gate found a
-    regression."""
+    with 130 when they are interrupted, with 141 when nobody reads what they write, and with 70 where they
+    fail: 1 would say that the gate found a regression."""
 
     def invoke(self, context: click.Context) -> Any:
         try:
@@ -57,7 +61,10 @@ class _Command(click.Group):
         except KeyboardInterrupt:
             click.echo("\nInterrupted.", err=True)
             sys.exit(130)
-        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is flushed at the end
+            sys.exit(NOBODY_READS)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except Exception:
             traceback.print_exc()

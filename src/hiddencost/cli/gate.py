@@ -113,14 +113,17 @@ def gate(
         click.echo(f"hiddencost: not comparable: {error}", err=True)
         sys.exit(NOT_COMPARABLE)
     outcome = Outcome(changes, notes, timings_advisory, strict)
-    click.echo("\n".join(gating.as_lines(outcome)))
+    unwritten = []
     written = (markdown, gating.as_markdown(outcome).encode()), (json_file, gating.as_json(outcome))
     for file, text in written:
         try:
             if file:
                 file.write_bytes(text)
         except OSError as error:
-            raise UserError(f"{file}: cannot be written ({error.strerror}); the verdict: see above") from None
+            unwritten.append(f"{file}: cannot be written ({error.strerror}); the verdict: see above")
+    click.echo("\n".join(gating.as_lines(outcome)))
+    if unwritten:
+        raise UserError("; ".join(unwritten))
     sys.exit(outcome.exit_code)
 
 
