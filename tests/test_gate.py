@@ -14,6 +14,7 @@ from pathlib import Path
 import gate_runs
 import msgspec
 import numpy as np
+import psutil
 import pytest
 from click.testing import CliRunner
 from gate_runs import ALL, GROUP, PLANNED, SUBMODEL
@@ -682,6 +683,46 @@ def test_a_commit_is_checked_out_beside_and_uses_this_environment_where_packages
     monkeypatch.setenv("PATH", "")
     with pytest.raises(UserError, match=r"cannot be set up: make is not installed$"):
         trees._own_environment(side.bench.parent)
+
+
+def test_a_commit_with_changes_is_told_with_what_they_are(repository, monkeypatch):
+    """Or a run could be resumed with other code than it was begun with."""
+    monkeypatch.setattr(trees, "__file__", str(repository / "src" / "hiddencost" / "nursery.py"))
+    clean = trees.git_commit()
+    assert len(clean) == 12
+    (repository / "bench" / "a.toml").write_text("newer")
+    once = trees.git_commit()
+    assert once.startswith(f"{clean}+")
+    (repository / "bench" / "a.toml").write_text("newest")
+    assert trees.git_commit().startswith(f"{clean}+")
+    assert trees.git_commit() != once
+    (repository / "bench" / "a.toml").write_text("newer")
+    assert trees.git_commit() == once
+
+
+def test_setting_up_packages_ends_with_all_that_it_has_started(tmp_path, monkeypatch):
+    """As when someone presses Ctrl-C while pip works."""
+    make = tmp_path / "make"
+    make.write_text("#!/bin/sh\nsleep 60 & echo $! > started\nwait\n")
+    make.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+
+    def interrupt():
+        while not (tmp_path / "started").is_file() or not (tmp_path / "started").read_text():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests may ignore it
+    threading.Thread(target=interrupt).start()
+    with pytest.raises(KeyboardInterrupt):
+        trees._own_environment(tmp_path)
+    signal.signal(signal.SIGINT, before)
+    started = int((tmp_path / "started").read_text())
+    for _ in range(500):
+        if not psutil.pid_exists(started):
+            return
+        time.sleep(0.01)
+    raise AssertionError("what make had started still runs")
 
 
 def test_an_interpreter_measures_this_source(repository, tmp_path):

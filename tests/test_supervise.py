@@ -7,6 +7,7 @@ import os
 import random
 import re
 import resource
+import signal
 import subprocess
 import sys
 import threading
@@ -559,6 +560,32 @@ def test_a_run_killed_at_any_moment_is_resumed_and_measures_no_group_twice_but_o
         assert len(failed) <= kills * 5  # a reference costs its group
     again = fake(tmp_path, "run", "--resume", "run")
     assert again.communicate(timeout=60)[0].startswith("run: nothing is missing")
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_asked_to_end_keeps_what_it_has_and_leaves_nothing_behind(tmp_path, monkeypatch, how):
+    (tmp_path / "plan.toml").write_text(PLAN)
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
+    process = fake(
+        tmp_path, "run", "--grid", "plan.toml", "--out", "run", seconds=0.2,
+        before=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # whoever runs the tests may ignore it
+    )  # fmt: skip
+    results = tmp_path / "run" / store.RESULTS
+    while not results.exists() or b'"measurement"' not in results.read_bytes():
+        assert process.poll() is None
+        time.sleep(0.01)
+    workers = psutil.Process(process.pid).children(recursive=True)
+    assert workers
+    assert list((tmp_path / "temporary").iterdir())
+    process.send_signal(how)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert "Traceback" not in output
+    psutil.wait_procs(workers, timeout=10)
+    assert not [worker for worker in workers if worker.is_running()]
+    assert store.read(tmp_path / "run").ending.how == "interrupted"
+    assert not list((tmp_path / "temporary").iterdir())
 
 
 def test_a_run_that_lacks_its_last_line_alone_is_completed(tmp_path):

@@ -412,7 +412,6 @@ def until_interrupted(supervisors: Sequence[Supervisor], work: Callable[[], None
     Raises UserError where a run's files cannot be written any more."""
     began = time.perf_counter()
     how = "complete"
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         work()
     except KeyboardInterrupt:
@@ -422,7 +421,6 @@ def until_interrupted(supervisors: Sequence[Supervisor], work: Callable[[], None
     finally:
         for supervisor in supervisors:
             supervisor._stop()
-        signal.signal(signal.SIGTERM, before)
     ending = Ending(finished=now(), how=how, seconds=round(time.perf_counter() - began, 1))
     for supervisor in supervisors:
         try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
@@ -83,24 +84,35 @@ def _unpack(root: Path, commit: str, tree: Path) -> None:
             files.extractall(unfinished, filter="data")
         unfinished.rename(tree)
     except (OSError, tarfile.TarError) as error:
-        shutil.rmtree(unfinished, ignore_errors=True)
         raise UserError(f"commit {commit} cannot be checked out under {tree.parent}: {error}") from None
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _own_environment(tree: Path) -> str:
     """Sets up the packages that the tree's own files name (`make` does it once). Raises UserError."""
     try:
-        done = subprocess.run(
+        making = subprocess.Popen(
             ["make", ".venv/.ready", f"PYTHON={sys.executable}"],
             cwd=tree,
-            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
+            start_new_session=True,
             env={name: text for name, text in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))},
         )
     except FileNotFoundError:
         raise UserError(f"the packages of {tree} cannot be set up: make is not installed") from None
-    if done.returncode:
-        last = (done.stderr or done.stdout).strip().rpartition("\n")[2]
+    with making:
+        try:
+            output, errors = making.communicate()
+        except BaseException:
+            os.killpg(making.pid, signal.SIGKILL)  # with all that make has started
+            making.wait()  # which leaving it does not, where it was interrupted
+            raise
+    if making.returncode:
+        last = (errors or output).strip().rpartition("\n")[2]
         raise UserError(f"the packages of {tree} cannot be set up: {last}")
     return str(tree / ".venv" / "bin" / "python")
 

@@ -51,6 +51,7 @@ class _Command(click.Group):
     fail: 1 would say that the gate found a regression."""
 
     def invoke(self, context: click.Context) -> Any:
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # which ends what it has begun
         try:
             return super().invoke(context)
         except UserError as error:
@@ -69,6 +70,8 @@ class _Command(click.Group):
         except Exception:
             traceback.print_exc()
             sys.exit(INTERNAL)
+        finally:
+            signal.signal(signal.SIGTERM, before)
 
 
 @click.group(cls=_Command, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
