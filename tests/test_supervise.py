@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from pathlib import Path
 
 import fake_run
 import msgspec
@@ -336,6 +337,22 @@ def test_a_process_that_ends_by_itself_leaves_a_record_for_everything_it_had_lef
     assert set(found.values()) == {
         ("crashed", "block 0: its process ended with code 3 (see logs/block-0.log)")
     }
+
+
+def test_what_workers_leave_is_gone_with_their_run(tmp_path, monkeypatch):
+    """Those that are killed have no time to."""
+    seen = []
+    as_ever = fake_run.start_with(0.001)
+
+    def start(self, jobs, name, pipes, log_file):
+        seen.append(Path(self.temporary))
+        (seen[-1] / name).write_text("left")
+        return as_ever(self, jobs, name, pipes, log_file)
+
+    monkeypatch.setattr(fake_run, "start_with", lambda seconds: start)
+    supervised(tmp_path, monkeypatch, ["dies", "get_layer_name"])
+    assert len(seen) == 2
+    assert not seen[0].exists()
 
 
 def test_a_group_whose_reference_ends_its_process_is_given_up(tmp_path):

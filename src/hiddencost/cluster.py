@@ -78,7 +78,8 @@ class Node:
             os.chdir(here)
         folder = Path(self._folder.name)
         sent = _Sent(folder)
-        supervisor = Supervisor(sent, Untold(), pytest_arguments, case_timeout)
+        (folder / "tmp").mkdir(exist_ok=True)
+        supervisor = Supervisor(sent, Untold(), pytest_arguments, case_timeout, temporary=str(folder / "tmp"))
         failed: list[BaseException] = []
 
         def work() -> None:

@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter, defaultdict
@@ -112,7 +113,8 @@ class End:
 
 @dataclass
 class Supervisor:
-    """One run: the writer of its folder, what is told of it, and the workers that are alive."""
+    """One run: the writer of its folder, what is told of it, and the workers that are alive. temporary: the
+    folder for what they leave when they are killed, where it is not the system's."""
 
     writer: Writes
     progress: Progress
@@ -120,6 +122,7 @@ class Supervisor:
     case_timeout: float = CASE_TIMEOUT
     nurseries: Mapping[tuple[str, str], Nursery] = field(default_factory=dict)  # fork workers, by ground
     bench: Path = field(default_factory=bench_folder)
+    temporary: str = ""
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _rotated: dict[Origin, float] = field(
         default_factory=partial(defaultdict, float)
@@ -133,7 +136,8 @@ class Supervisor:
     def run(self, timed: Sequence[Job], memory: Sequence[Job]) -> str:
         """Runs all jobs here. Returns `complete` or `interrupted`; what was measured is stored either way,
         and no process is left behind."""
-        return until_interrupted([self], lambda: self.work(timed, memory))
+        with temporary_folder() as self.temporary:
+            return until_interrupted([self], lambda: self.work(timed, memory))
 
     def work(self, timed: Sequence[Job], memory: Sequence[Job]) -> None:
         """Runs all jobs here, however that ends."""
@@ -352,7 +356,7 @@ class Supervisor:
             stderr=subprocess.STDOUT,
             pass_fds=list(pipes.values()),
             start_new_session=True,
-            env={**worker_environment(os.environ), **kept},
+            env={**worker_environment(os.environ), **kept, **in_folder(self.temporary)},
         )
 
     def _store(self, line: bytes, left: Left) -> None:
@@ -405,6 +409,16 @@ class Supervisor:
                 )
             )
             self.progress.done(str(case), 1)
+
+
+def temporary_folder() -> tempfile.TemporaryDirectory[str]:
+    """A folder of the system's that is gone when the block ends, whatever is in it."""
+    return tempfile.TemporaryDirectory(prefix="hiddencost-", ignore_cleanup_errors=True)
+
+
+def in_folder(temporary: str) -> dict[str, str]:
+    """The variables of a process whose temporary files are to lie there; '': where the system has them."""
+    return {"TMPDIR": temporary} if temporary else {}
 
 
 def until_interrupted(supervisors: Sequence[Supervisor], work: Callable[[], None]) -> str:

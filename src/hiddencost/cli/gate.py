@@ -251,12 +251,13 @@ def _run_sides(
 ) -> None:
     from hiddencost import backends
     from hiddencost.nursery import Nursery
-    from hiddencost.supervise import Supervisor, side_by_side
+    from hiddencost.supervise import Supervisor, in_folder, side_by_side, temporary_folder
 
     head = header(planned, text, [*timed, *memory])
     programs = str((folder / "programs").resolve())  # for both: code that is the same runs the same kernels
     with ExitStack() as stack:
         bar = stack.enter_context(progress(2 * sum(len(job.tasks) for job in [*timed, *memory])))
+        temporary = in_folder(stack.enter_context(temporary_folder()))
         supervisors: list[Supervisor] = []
         for name, side in zip(("before", "after"), sides, strict=True):
             writer = store.Writer(folder / name, msgspec.structs.replace(head, git_commit=side.name))
@@ -267,7 +268,8 @@ def _run_sides(
                 backend = backends.find(ground[0])
                 settings = backend.settings(planned.time.threads, ground[1])
                 kept = backend.keeping(programs) if planned.time.keep_programs else {}
-                mine[ground] = Nursery(side.python, {**side.environment, **settings, **kept}, log)
+                own = {**side.environment, **settings, **kept, **temporary}
+                mine[ground] = Nursery(side.python, own, log)
                 stack.callback(mine[ground].close)
             supervisors.append(Supervisor(writer, bar, nurseries=mine, bench=side.bench))
         for supervisor in supervisors:
