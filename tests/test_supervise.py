@@ -332,9 +332,22 @@ def test_look_ups_have_no_group_that_would_be_measured_again(tmp_path, monkeypat
     ]
 
 
-def test_a_process_that_ends_by_itself_leaves_a_record_for_everything_it_had_left(tmp_path, monkeypatch):
-    found = supervised(tmp_path, monkeypatch, ["get_layer_name", "fails"])
-    assert set(found.values()) == {
+@pytest.mark.parametrize("together", [False, True])
+def test_a_case_that_ends_its_process_with_an_exit_code_costs_itself(tmp_path, monkeypatch, together):
+    found = supervised(tmp_path, monkeypatch, ["get_layer_name", "fails"], together=together)
+    assert found["fails"][0] == "crashed"
+    assert found["fails"][1].endswith("its process ended with code 3 (see logs/block-0.log)")
+    assert found["get_layer_name"] == ("ok", "")
+
+
+def test_a_process_that_ends_before_any_case_leaves_a_record_for_everything_it_had_left(tmp_path):
+    left = {(case, "seconds", 0): None for case in (CASE, WAY)}
+    writer = store.Writer(tmp_path / "run", HEADER)
+    end = supervise.End("crashed", "ended with code 3", None)
+    assert Supervisor(writer, Counted()).note(end, "block-0", left) == {CASE, WAY}
+    writer.close()
+    assert not left
+    assert {(m.state, m.reason) for m in store.read(tmp_path / "run").measurements} == {
         ("crashed", "block 0: its process ended with code 3 (see logs/block-0.log)")
     }
 

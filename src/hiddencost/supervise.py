@@ -309,7 +309,7 @@ class Supervisor:
             return End("out_of_memory", "was killed by the kernel for want of memory", case, killed=True)
         if code < 0:
             return End("crashed", f"was killed by signal {-code}", case, killed=True)
-        return End("crashed", f"ended with code {code}", None)
+        return End("crashed", f"ended with code {code}", case)
 
     def _watch(self, worker: Worker, doing: Doing, hung: threading.Event) -> None:
         """Ends a worker whose case hangs, and sets `hung`."""
