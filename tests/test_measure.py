@@ -131,6 +131,14 @@ def test_a_strategy_that_raises_costs_one_case(process, tiny, monkeypatch):
     assert found[TWIN, "seconds"].state == "ok"
 
 
+def test_a_strategy_that_this_version_lacks_costs_one_case(process, tiny):
+    """As on the side of a gate that is older than the way: what takes turns has to stay in step."""
+    found = group(process, CASE.with_(strategy="not_made_yet", points="all"))
+    assert found["not_made_yet", "seconds"].state == "crashed"
+    assert found["not_made_yet", "seconds"].reason == "no strategy is named 'not_made_yet' here"
+    assert found[TWIN, "seconds"].state == "ok"
+
+
 def test_points_that_the_model_lacks_are_a_record(process, tiny):
     found = group(process, CASE.with_(strategy="functional_submodel", points="last_four"))
     assert "points 'last_four' needs 4 blocks" in found["functional_submodel", "seconds"].reason

@@ -130,12 +130,11 @@ def _prepare(
     process: Process, case: Case, placed: Any, expected: Any, ready: list[Ready]
 ) -> Iterator[Measurement]:
     """Builds, compiles and calls a case once, checks its values, and adds it to `ready` when right."""
-    skipped = peers.strategy(case).skipped(case)
-    if skipped:
-        yield process.failure(case, "seconds", "skipped", skipped)
-        return
     process.tell(case)
     try:
+        if skipped := peers.strategy(case).skipped(case):
+            yield process.failure(case, "seconds", "skipped", skipped)
+            return
         process.of(case)
         extraction, run, built = process.compiled(case)
         began = time.perf_counter()

@@ -320,7 +320,11 @@ STRATEGIES = (
 
 
 def find(name: str, known: Sequence[Strategy] = ()) -> Strategy:
-    """The strategy of a name that the grid has checked: of those known, by default Keras's."""
+    """The strategy of a name: of those known, by default Keras's. Raises UserError for a name that another
+    version of hiddencost has planned: a grid is checked."""
     if own.is_own(name):
         return Strategy(name, "of one's own", _own(name))
-    return next(strategy for strategy in known or STRATEGIES if strategy.name == name)
+    for strategy in known or STRATEGIES:
+        if strategy.name == name:
+            return strategy
+    raise UserError(f"no strategy is named '{name}' here")
