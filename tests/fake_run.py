@@ -1,12 +1,17 @@
-"""`hiddencost` with the fake worker in place of the measuring one: python fake_run.py SECONDS ARGUMENTS..."""
+"""`hiddencost` with the fake worker in place of the measuring one: python fake_run.py SECONDS ARGUMENTS...
 
+What makes timings unreliable on the machine is what the variable FAKE has as `warning`, if anything.
+"""
+
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import msgspec
 
-from hiddencost import backends, nursery, supervise
+from hiddencost import backends, environment, nursery, supervise
 
 WORKER = Path(__file__).parent / "fake_worker.py"
 
@@ -47,6 +52,8 @@ class NoNursery:
 if __name__ == "__main__":
     supervise.Supervisor._start = start_with(float(sys.argv[1]))
     nursery.Nursery = NoNursery
+    warning = json.loads(os.environ.get("FAKE", "{}")).get("warning")
+    environment.warnings = lambda own_load, threads=1: filter(None, [warning])
     backends.check = lambda name: None  # none is needed
     from hiddencost.cli import main
 

@@ -587,11 +587,11 @@ def test_what_is_measured_twice_on_both_sides_needs_both_chances_and_a_baseline_
         chances.append(alpha)
         return [Change(case=ALL, metric="seconds", word="slower", timed=True)]
 
-    monkeypatch.setattr(judging, "warn", lambda jobs: None)
+    monkeypatch.setattr(judging, "warn", lambda jobs: ())
     monkeypatch.setattr(judging, "measured", lambda *_: None)
     monkeypatch.setattr(judging, "_run_sides", lambda *_: None)
     monkeypatch.setattr(judging, "changed_versions", lambda *_: [])
-    monkeypatch.setattr(judging.store, "read", lambda folder: None)
+    monkeypatch.setattr(judging.store, "read", lambda folder: gate_runs.run([]))
     monkeypatch.setattr(gate, "between_sides", found)
     monkeypatch.setattr(gate, "against_baseline", found)
     if baseline:
@@ -626,7 +626,9 @@ def test_both_sides_load_one_anothers_programs_where_the_grid_keeps_them(keep, m
     planned = msgspec.structs.replace(PLANNED, time=msgspec.structs.replace(PLANNED.time, keep_programs=keep))
     sides = trees.current(), trees.current()
     with pytest.raises(UserError, match="enough"):
-        judging._run_sides(sides, planned, "", tmp_path / "run", jobs, [], None)
+        judging._run_sides(
+            sides, planned, judging.header(planned, "", jobs), tmp_path / "run", jobs, [], None
+        )
     folder = str(tmp_path / "run" / "programs") if keep else None
     assert [environment.get("JAX_COMPILATION_CACHE_DIR") for environment in started] == [folder] * 2
 

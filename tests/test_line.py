@@ -121,6 +121,19 @@ def test_what_only_memory_suspects_is_measured_again_by_processes_with_settings_
     assert (code, judged(output)[0]) == (1, "Regression. 2 larger, 3 same.")
 
 
+def test_what_makes_timings_unreliable_is_told_once_stored_and_told_with_the_verdict(line, measured):
+    busy = "load average 9 on 2 cores: other work runs beside the benchmark"
+    code, output = line("gate", "--out", "busy", always_return_all=1.05, warning=busy)
+    assert code == 0
+    assert output.count(f"warning: {busy} (hiddencost doctor)\n") == 1
+    assert output.endswith(f"\n\nnote: {busy}\n")
+    assert store.read(measured / "busy").header.warnings == (busy,)
+    assert store.read(measured / "busy" / "again").header.warnings == ()
+    assert line("gate", "busy", always_return_all=1.05)[1].endswith(f"\n\nnote: {busy}\n")
+    sides = ("gate", "--against", sys.executable, "--grid", "plan.toml", "--out", "busy-sides")
+    assert f"note: {busy}\n" in line(*sides, warning=busy)[1]
+
+
 def test_two_sides_are_told_apart_by_their_turns(line):
     arguments = ("gate", "--against", sys.executable, "--grid", "plan.toml", "--out")
     code, output = line(*arguments, "same")

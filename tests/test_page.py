@@ -234,7 +234,9 @@ def test_times_of_a_wrong_case_are_not_printed() -> None:
 
 def test_the_environment_says_how_to_run_it_again() -> None:
     run = with_environment(run_of([]), warnings=("load was high",), settings={"A": "1"})
-    text = section(markdown(run, []), "Environment")
+    before = msgspec.structs.replace(run.header, warnings=("it swapped",))
+    text = section(markdown(msgspec.structs.replace(run, header=before), []), "Environment")
+    assert "| warned of at the start | it swapped |" in text
     assert "| seed | 7 |" in text
     assert "| git commit | abc |" in text
     assert "| 0 | keras 3.15.1 | intra_op 2 | A 1 | load was high |" in text

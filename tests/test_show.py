@@ -25,7 +25,7 @@ BLOCKS = (0.99, 0.9951, 1.0001, 1.0051, 1.01)
 
 def written(folder: Path, measured: Lines, planned: tuple[Case, ...] = ()) -> str:
     run = with_environment(run_of(measured, planned), warnings=("load was high",))
-    writer = store.Writer(folder, run.header)
+    writer = store.Writer(folder, msgspec.structs.replace(run.header, warnings=("it swapped",)))
     for line in (*run.environments, *run.measurements):
         writer.write(line)
     writer.close()
@@ -88,7 +88,8 @@ def test_all_of_a_case_is_told(folder: str) -> None:
         "  block 4 |" + " " * 59 + "█|",
         "          5.25 ms" + " " * 48 + "5.35 ms",
         "",
-        "warnings of its processes:",
+        "warnings:",
+        "  before the run began: it swapped",
         "  block 0: load was high",
     ]
 

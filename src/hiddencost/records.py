@@ -225,6 +225,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, tag="header", omit_defau
     """The first line of a results file: what was planned, by which command, from which source.
 
     grid: the grid file's text. plan: the grid with the command line's changes, as JSON, to resume from.
+    warnings: what made timings unreliable on this machine just before the run began.
     """
 
     schema_version: int
@@ -237,6 +238,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, tag="header", omit_defau
     git_commit: str
     plan: str = ""
     planned: tuple[Case, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 class Ending(msgspec.Struct, frozen=True, kw_only=True, tag="ending", omit_defaults=True):

@@ -208,13 +208,11 @@ def run(
     if not timed and not memory:
         raise UserError(f"grid {source}: plans no case: give it a [[forward]] or a [[memory]] section")
     folder = out or REPORTS / "runs" / f"{datetime.now(UTC):%Y-%m-%d-%H%M%S}-{planned.name}"
-    head = header(planned, text, [*timed, *memory])
     if out is None:
         store.check_latest(REPORTS / "latest")
     ray = _connected(executor, address)
-    writer = store.Writer(folder, head)
-    if ray is None:
-        warn(timed)
+    warnings = warn(timed) if ray is None else ()
+    writer = store.Writer(folder, header(planned, text, [*timed, *memory], warnings))
     how = supervised(writer, timed, memory, pytest_arguments, case_timeout, ray)
     if out is None:
         store.point_latest(folder, REPORTS / "latest")

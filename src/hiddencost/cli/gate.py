@@ -21,7 +21,7 @@ from hiddencost.gate import Outcome
 from hiddencost.gate.baseline import changed_versions
 from hiddencost.gate.outcome import NOT_COMPARABLE
 from hiddencost.grid import checking, planning
-from hiddencost.records import TWIN, Change, Environment
+from hiddencost.records import TWIN, Change, Environment, Header
 
 if TYPE_CHECKING:
     from hiddencost.trees import Side
@@ -149,11 +149,14 @@ def _with_baseline(
     if run_folder is not None:
         found = store.read(run_folder)
         gating.refuse_incomplete(found, str(run_folder))
-        return gating.against_baseline(known, found, thresholds, gating.SURE), changed_versions(known, found)
+        notes = [*found.header.warnings, *changed_versions(known, found)]
+        return gating.against_baseline(known, found, thresholds, gating.SURE), notes
     folder = _folder(out)
 
-    def measure(into: Path, timed: Sequence[planning.Job], memory: Sequence[planning.Job]) -> None:
-        measured(into, planned, "", timed, memory)
+    def measure(
+        into: Path, timed: Sequence[planning.Job], memory: Sequence[planning.Job], warnings: Sequence[str]
+    ) -> None:
+        measured(into, planned, "", timed, memory, warnings)
 
     def judge(where: Path, alpha: float, part: bool) -> Sequence[Change]:
         return gating.against_baseline(known, store.read(where), thresholds, alpha, part)
@@ -161,29 +164,29 @@ def _with_baseline(
     changes = _judged_twice(
         folder, planning.timed_jobs(planned), planning.memory_jobs(planned), measure, judge, gating.SURE
     )
-    return changes, changed_versions(known, store.read(folder))
+    found = store.read(folder)
+    return changes, [*found.header.warnings, *changed_versions(known, found)]
 
 
 def _judged_twice(
     folder: Path,
     timed: Sequence[planning.Job],
     memory: Sequence[planning.Job],
-    measure: Callable[[Path, Sequence[planning.Job], Sequence[planning.Job]], None],
+    measure: Callable[[Path, Sequence[planning.Job], Sequence[planning.Job], Sequence[str]], None],
     judge: Callable[[Path, float, bool], Sequence[Change]],
     confirmed: float,
 ) -> Sequence[Change]:
     """What `judge` says of what `measure` measures in the folder; what is suspected there is measured again,
     by itself, and only what is found again is told. `judge` is given a folder, the chance of a false alarm,
     and whether only a part was measured there. confirmed: that chance the second time."""
-    warn(timed)
-    measure(folder, timed, memory)
+    measure(folder, timed, memory, warn(timed))
     changes = judge(folder, gating.SUSPECT, False)
     suspected = gating.suspects(changes)
     if not suspected:
         return changes
     click.echo(f"{len(suspected)} suspected: measured again")
     again = folder / "again"
-    measure(again, planning.only(timed, suspected), planning.only(memory, suspected))
+    measure(again, planning.only(timed, suspected), planning.only(memory, suspected), ())
     return gating.confirmed(changes, judge(again, confirmed, True))
 
 
@@ -198,9 +201,11 @@ def _side_by_side(
     checking.check(planned, CATALOGUE, f"grid {source}")
     sides = trees.other(against, REPORTS / "trees"), trees.current()
     changes = decide(sides, planned, text, folder, _thresholds(planned, threshold))
-    before, after = (store.read(folder / name).environments[:1] for name in ("before", "after"))
+    runs = [store.read(folder / name) for name in ("before", "after")]
+    before, after = (run.environments[:1] for run in runs)
     return changes, [
         f"before: {sides[0].name}, after: {sides[1].name}; runs in {folder}",
+        *runs[0].header.warnings,
         *(_changed(before[0], after[0]) if before and after else ()),
     ]
 
@@ -228,8 +233,11 @@ def decide(
         for job in planning.timed_jobs(msgspec.structs.replace(planned, time=time))
     ]
 
-    def measure(into: Path, timed: Sequence[planning.Job], memory: Sequence[planning.Job]) -> None:
-        _run_sides(sides, planned, text, into, timed, memory, fault)
+    def measure(
+        into: Path, timed: Sequence[planning.Job], memory: Sequence[planning.Job], warnings: Sequence[str]
+    ) -> None:
+        head = header(planned, text, [*timed, *memory], warnings)
+        _run_sides(sides, planned, head, into, timed, memory, fault)
 
     def judge(where: Path, alpha: float, part: bool) -> Sequence[Change]:
         return gating.between_sides(
@@ -243,7 +251,7 @@ def decide(
 def _run_sides(
     sides: tuple[Side, Side],
     planned: grid.Grid,
-    text: str,
+    head: Header,
     folder: Path,
     timed: Sequence[planning.Job],
     memory: Sequence[planning.Job],
@@ -253,7 +261,6 @@ def _run_sides(
     from hiddencost.nursery import Nursery
     from hiddencost.supervise import Supervisor, in_folder, side_by_side, temporary_folder
 
-    head = header(planned, text, [*timed, *memory])
     programs = str((folder / "programs").resolve())  # for both: code that is the same runs the same kernels
     with ExitStack() as stack:
         bar = stack.enter_context(progress(2 * sum(len(job.tasks) for job in [*timed, *memory])))

@@ -24,10 +24,14 @@ from hiddencost.supervise import CASE_TIMEOUT
 REPORTS = Path("reports")
 
 
-def header(planned: grid.Grid, text: str, jobs: Sequence[planning.Job]) -> Header:
+def header(
+    planned: grid.Grid, text: str, jobs: Sequence[planning.Job], warnings: Sequence[str] = ()
+) -> Header:
     command = shlex.join(["hiddencost", *sys.argv[1:]])
     plan = msgspec.json.encode(planned).decode()
-    return keeping.header(planned.name, command, planned.seed, planning.planned(jobs), grid=text, plan=plan)
+    cases = planning.planned(jobs)
+    found = keeping.header(planned.name, command, planned.seed, cases, grid=text, plan=plan)
+    return msgspec.structs.replace(found, warnings=tuple(warnings))
 
 
 def share(context: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
@@ -49,12 +53,14 @@ def refuse_nothing(run: Run, folder: Path) -> None:
         raise UserError(f"nothing was measured ({folder}): {reasons.most_common(1)[0][0]}")
 
 
-def warn(timed: Sequence[planning.Job]) -> None:
-    """Tells once what makes the timings of these jobs unreliable here."""
+def warn(timed: Sequence[planning.Job]) -> tuple[str, ...]:
+    """Tells once what makes the timings of these jobs unreliable here, and returns it."""
     from hiddencost import environment
 
-    for warning in environment.warnings(own_load=0, threads=timed[0].time.threads if timed else 1):
+    found = tuple(environment.warnings(own_load=0, threads=timed[0].time.threads if timed else 1))
+    for warning in found:
         click.echo(f"warning: {warning} (hiddencost doctor)")
+    return found
 
 
 def supervised(
@@ -82,10 +88,15 @@ def supervised(
 
 
 def measured(
-    folder: Path, planned: grid.Grid, text: str, timed: Sequence[planning.Job], memory: Sequence[planning.Job]
+    folder: Path,
+    planned: grid.Grid,
+    text: str,
+    timed: Sequence[planning.Job],
+    memory: Sequence[planning.Job],
+    warnings: Sequence[str] = (),
 ) -> None:
     """A run of these jobs in the folder. Ends the command where it is interrupted."""
-    writer = store.Writer(folder, header(planned, text, [*timed, *memory]))
+    writer = store.Writer(folder, header(planned, text, [*timed, *memory], warnings))
     if supervised(writer, timed, memory, ()) == "interrupted":
         sys.exit(130)
 

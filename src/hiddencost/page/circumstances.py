@@ -145,6 +145,7 @@ def environments(run: Run) -> Section:
         ("git commit", header.git_commit),
         ("hiddencost", header.hiddencost_version),
         ("schema", str(header.schema_version)),
+        *(("warned of at the start", warning) for warning in header.warnings),
     )
     header_of_rows = ("backend", "device", "blocks", "versions", "threads", "settings", "warnings")
     grids = (Grid(("run", ""), again), Grid(header_of_rows, rows))

@@ -93,7 +93,9 @@ def html(
         questions=[(q, WORDS[q.answer.word], strips(q.listed)) for q in asked],
         drawings=drawn,
         sections=[*also, *sections(listed, run, table)],
-        warnings=list(dict.fromkeys(w for e in run.environments for w in e.warnings)),
+        warnings=list(
+            dict.fromkeys([*run.header.warnings, *(w for e in run.environments for w in e.warnings)])
+        ),
         compared=compared,
         counts=(len(rows), every),
         picked=PICKED,

@@ -268,8 +268,9 @@ def _warnings(run: Run, case: Case, blocks: set[int]) -> list[str]:
         if e.block in blocks and (e.backend, e.device) == (case.backend, case.device):
             for warning in e.warnings:
                 found[warning].append(e.block)
-    told = [f"  {_blocks(where)}: {warning}" for warning, where in found.items()]
-    return ["warnings of its processes:" + " none" * (not told), *told]
+    told = [f"  before the run began: {warning}" for warning in run.header.warnings]
+    told += [f"  {_blocks(where)}: {warning}" for warning, where in found.items()]
+    return ["warnings:" + " none" * (not told), *told]
 
 
 def _blocks(blocks: Iterable[int]) -> str:
