@@ -6,6 +6,7 @@ packages differ; or another interpreter, say one with another Keras, that measur
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import shutil
@@ -130,9 +131,11 @@ def git(folder: Path, *arguments: str) -> bytes:
 
 
 def git_commit() -> str:
-    """The commit of the checkout that runs, with `+` when it has changes; empty outside one."""
+    """The commit of the checkout that runs, with `+` and a digest of its changes where it has some; empty
+    outside one."""
     here = Path(__file__)
     if not git(here.parent, "ls-files", here.name):
         return ""
     commit = git(here.parent, "rev-parse", "--short=12", "HEAD").decode().strip()
-    return commit + "+" * bool(git(here.parent, "status", "--porcelain", "-uno"))
+    changes = git(here.parent, "diff", "HEAD", "--binary", "--no-ext-diff")
+    return f"{commit}+{hashlib.sha1(changes).hexdigest()[:8]}" if changes else commit
