@@ -5,7 +5,7 @@
 Each trial is one whole decision, as `hiddencost gate --against` makes it: both sides in processes of their
 own, side by side, what is suspected measured again. The kinds of trial take turns; every result is appended
 to FOLDER/results.jsonl, so that trials may be collected in several sittings. Beside a sixth of them, the
-same work is judged by pytest-benchmark's comparison of two runs, one after the other, in the same time.
+same work is judged by pytest-benchmark's comparison of two runs, one after the other, in about the same time.
 (pyperf's comparison is left out: it begins 20 processes for each benchmark, and each would import Keras: that
 takes minutes.) Then FOLDER gets report.md and calibration.svg, from all results collected so far.
 
@@ -18,6 +18,7 @@ import json
 import multiprocessing
 import os
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
@@ -47,6 +48,8 @@ BUSY = 0.1
 """Cores that others keep busy, from which on a decision was made beside other work."""
 THRESHOLDS = (0.01, 0.03, 0.05, 0.10)
 """At which pytest-benchmark's medians are compared; the gate's threshold is 1 %."""
+START_SECONDS = 8.0
+"""What one of its runs takes besides its rounds."""
 
 
 class Trial(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -75,15 +78,14 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
     """What was decided. alarms: (case, metric, word, ratio) of each regression told, and of what is missing.
-    ratio, half_width, detectable: of the slowed case, with the smallest slowdown that would have been seen;
-    call_seconds: what a call of it takes (decisions of before it was kept have none). plain: by how much
+    ratio, half_width: of the slowed case; call_seconds: what a call of it takes (decisions of before it was
+    kept have none). plain: by how much
     pytest-benchmark's medians moved, by case. others: cores that other processes kept busy meanwhile, those
     of the trial's own load not counted. suspect: the gate's chance of a false suspicion then."""
 
     trial: Trial
     alarms: tuple[tuple[str, str, str, float], ...]
     ratio: float | None
-    detectable: float | None
     half_width: float | None
     call_seconds: float | None = None
     seconds: float
@@ -97,8 +99,10 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def kind(self) -> Trial:
-        """The trial as it came to pass."""
-        return msgspec.structs.replace(self.trial, load=self.trial.load or self.others > BUSY)
+        """The trial as it came to pass. (Processes that read memory are their own parent's children: what
+        they compute is not told from others' work.)"""
+        others = self.others > BUSY and not self.trial.states
+        return msgspec.structs.replace(self.trial, load=self.trial.load or others)
 
     @property
     def quiet(self) -> bool:
@@ -180,7 +184,7 @@ def plain(trial, folder, seconds):
     other, that together take about as long as the decision did; and the seconds they took."""
     began = time.perf_counter()
     cases = 3
-    each = max(0.5, (seconds / 2 - 20) / cases)
+    each = max(0.5, (seconds / 2 - START_SECONDS) / cases)
     with load(trial.load):
         for name, slower in (("before", 0.0), ("after", trial.slower)):
             command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(PLAIN)]
@@ -223,7 +227,6 @@ def run(trial, compared):
             if c.word in (*REGRESSIONS, "missing")
         ),
         ratio=slowed and slowed.ratio,
-        detectable=slowed and slowed.smallest_detectable,
         half_width=slowed and slowed.high and (slowed.high - slowed.low) / 2,
         call_seconds=slowed and slowed.before,
         seconds=round(seconds, 1),
@@ -270,6 +273,7 @@ def table(results, beside=()):
     thresholds = THRESHOLDS if beside else ()
     header = ["the side after", "gate", "measured by it (median)", "seconds of a decision"]
     header += [f"pytest-benchmark, median:{threshold:.0%}" for threshold in thresholds]
+    header += ["seconds of its two runs"] * bool(beside)
     rows = []
     for kind in sorted(
         {r.kind for r in results}, key=lambda t: (t.states, t.slower, t.load, t.batch, t.blocks)
@@ -284,6 +288,10 @@ def table(results, beside=()):
                 f"{median(ratios) - 1:+.1%}" if ratios else "–",
                 f"{median(r.seconds for r in mine):.0f}",
                 *(share(sum(plainly(r, t) for r in with_plain), len(with_plain)) for t in thresholds),
+                *(
+                    [f"{median(r.plain_seconds for r in with_plain):.0f}" if with_plain else "–"]
+                    * bool(beside)
+                ),
             )
         )
     lines = piped(header, rows)
@@ -308,8 +316,7 @@ def widths(results):
         yield ""
         yield (
             f"Half-width of the interval of `{SLOWED}` in a decision, {what}{each}: "
-            f"{median(r.half_width for r in mine):.2%} in the median of {len(mine)}; smallest slowdown "
-            f"that it would have seen with 80 % power: {median(r.detectable for r in mine):.1%}."
+            f"{median(r.half_width for r in mine):.2%} in the median of {len(mine)}."
         )
 
 
@@ -390,6 +397,7 @@ def main():
     parser.add_argument("folder", type=Path)
     parser.add_argument("--minutes", type=float, default=60.0, help="begin no trial after this long")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # which ends what it has begun
     given.folder.mkdir(parents=True, exist_ok=True)
     path = given.folder / "results.jsonl"
     results = (
