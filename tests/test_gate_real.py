@@ -1,5 +1,7 @@
 """The gate on real models: what is made worse by a known amount is found, what is not is not."""
 
+from pathlib import Path
+
 import pytest
 from gate_runs import PLAN
 
@@ -12,12 +14,25 @@ PLANNED = grid.parse(
 )
 PLANNED.time.seconds = 2.0
 WORSE = "always_return_all"
+ROOT = Path(__file__).parents[1]
 
 
 def decided(folder, planned, **fault):
     sides = trees.current(), trees.current()
     made_worse = planning.Fault(strategy=fault.pop("strategy", WORSE), **fault)
     return decide(sides, planned, PLAN, folder, {**grid.GATED, "seconds": 0.1}, made_worse)
+
+
+def test_the_stored_baseline_holds_each_metric_that_its_grid_yields():
+    known = gate.read(ROOT / "reports" / "baseline.json")
+    assert {kept.metric for kept in known.kept} == {
+        "overhead_ratio",
+        "lookup_slope_ratio",
+        "peak_heap_bytes",
+        "payload_bytes",
+        "traces",
+        "compiled_operations",
+    }
 
 
 @pytest.mark.slow

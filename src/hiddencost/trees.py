@@ -131,11 +131,11 @@ def git(folder: Path, *arguments: str) -> bytes:
 
 
 def git_commit() -> str:
-    """The commit of the checkout that runs, with `+` and a digest of its changes where it has some; empty
-    outside one."""
+    """The commit of the checkout that runs, with `+` and a digest of the changes where what measures has
+    some; empty outside one."""
     here = Path(__file__)
     if not git(here.parent, "ls-files", here.name):
         return ""
     commit = git(here.parent, "rev-parse", "--short=12", "HEAD").decode().strip()
-    changes = git(here.parent, "diff", "HEAD", "--binary", "--no-ext-diff")
+    changes = git(here.parent, "diff", "HEAD", "--binary", "--no-ext-diff", "--", ":/src", ":/bench")
     return f"{commit}+{hashlib.sha1(changes).hexdigest()[:8]}" if changes else commit
