@@ -553,9 +553,10 @@ def test_a_run_that_cannot_be_written_on_ends_with_one_line_and_goes_on_once_it_
     ("kills", "longest", "seconds"), [(10, 2.5, 0.02), pytest.param(50, 1.5, 0.1, marks=pytest.mark.slow)]
 )
 def test_a_run_killed_at_any_moment_is_resumed_and_measures_no_group_twice_but_one(
-    tmp_path, victim, kills, longest, seconds
+    tmp_path, monkeypatch, victim, kills, longest, seconds
 ):
     """Kills at random moments of a run, each resumed; then nothing is missing."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))  # where a killed supervisor leaves an empty folder
     (tmp_path / "plan.toml").write_text(PLAN)
     generator = random.Random(f"{victim}/{kills}")
     process = fake(tmp_path, "run", "--grid", "plan.toml", "--out", "run", seconds=seconds)
