@@ -79,9 +79,9 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Result(msgspec.Struct, frozen=True, kw_only=True):
     """What was decided. alarms: (case, metric, word, ratio) of each regression told, and of what is missing.
     ratio, half_width: of the slowed case; call_seconds: what a call of it takes (decisions of before it was
-    kept have none). plain: by how much
-    pytest-benchmark's medians moved, by case. others: cores that other processes kept busy meanwhile, those
-    of the trial's own load not counted. suspect: the gate's chance of a false suspicion then."""
+    kept have none). plain: by how much pytest-benchmark's medians moved, by case. others: cores that other
+    processes kept busy meanwhile, those of the trial's own load not counted. suspect: the gate's chance of a
+    false suspicion then."""
 
     trial: Trial
     alarms: tuple[tuple[str, str, str, float], ...]

@@ -264,8 +264,8 @@ def _go_on(
             before, environment.capture(0, {}, own_load=0, backend=before.backend, device=before.device)
         )
     ]
-    if found.header.git_commit != git_commit():
-        changes.append(f"hiddencost's commit was {found.header.git_commit} and is {git_commit()}")
+    if found.header.git_commit != (commit := git_commit()):
+        changes.append(f"hiddencost's commit was {found.header.git_commit} and is {commit}")
     if changes:
         raise UserError(f"{folder}: cannot be resumed: {'; '.join(changes)}. Start a new run")
     every = planning.timed_jobs(planned), planning.memory_jobs(planned)

@@ -21,7 +21,7 @@ from hiddencost.gate import Outcome
 from hiddencost.gate.baseline import changed_versions
 from hiddencost.gate.outcome import NOT_COMPARABLE
 from hiddencost.grid import checking, planning
-from hiddencost.records import TWIN, Change, Environment, Header
+from hiddencost.records import TWIN, Change, Environment, Header, Run
 
 if TYPE_CHECKING:
     from hiddencost.trees import Side
@@ -149,8 +149,7 @@ def _with_baseline(
     if run_folder is not None:
         found = store.read(run_folder)
         gating.refuse_incomplete(found, str(run_folder))
-        notes = [*found.header.warnings, *changed_versions(known, found)]
-        return gating.against_baseline(known, found, thresholds, gating.SURE), notes
+        return gating.against_baseline(known, found, thresholds, gating.SURE), _notes(known, found)
     folder = _folder(out)
 
     def measure(
@@ -164,8 +163,11 @@ def _with_baseline(
     changes = _judged_twice(
         folder, planning.timed_jobs(planned), planning.memory_jobs(planned), measure, judge, gating.SURE
     )
-    found = store.read(folder)
-    return changes, [*found.header.warnings, *changed_versions(known, found)]
+    return changes, _notes(known, store.read(folder))
+
+
+def _notes(known: gating.Baseline, found: Run) -> Sequence[str]:
+    return [*found.header.warnings, *changed_versions(known, found)]
 
 
 def _judged_twice(
