@@ -151,15 +151,19 @@ def lines(folder):
     return [msgspec.json.decode(line, type=store.Line) for line in text.splitlines()]
 
 
-def test_blocks_are_measured_on_all_nodes_and_each_has_its_node_to_itself(nodes, tmp_path, monkeypatch):
-    (tmp_path / "temporary").mkdir()
+def temporary_in(folder, monkeypatch):
+    """The temporary files of this process and of the nodes that it makes lie in the folder."""
     monkeypatch.setenv("RAY_TMPDIR", tempfile.gettempdir())  # its sockets' names have to be short
-    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))  # the nodes' too
+    monkeypatch.setenv("TMPDIR", str(folder))
+
+
+def test_blocks_are_measured_on_all_nodes_and_each_has_its_node_to_itself(nodes, tmp_path, monkeypatch):
+    temporary_in(tmp_path, monkeypatch)
     nodes(3, seconds=0.3)
     timed, others = blocks(9), memory(4)
     how, found, counted = run(tmp_path / "run", timed, others)
     assert how == "complete"
-    assert list((tmp_path / "temporary").glob("hiddencost-*")) == [], "left behind"
+    assert list(tmp_path.glob("hiddencost-*")) == [], "left behind"
     of_each_once(found, timed, others)
     assert sum(count for _, count in counted.told) == 9 * 3 + 4
     told = intervals(tmp_path / "run", found)
@@ -388,7 +392,8 @@ def test_a_run_that_lost_all_nodes_goes_on_with_whole_blocks(nodes, tmp_path, mo
     of_each_once(found, timed)
 
 
-def test_ctrl_c_keeps_what_was_measured_and_leaves_nothing_behind(nodes, tmp_path):
+def test_ctrl_c_keeps_what_was_measured_and_leaves_nothing_behind(nodes, tmp_path, monkeypatch):
+    temporary_in(tmp_path, monkeypatch)
     made = nodes(3, seconds=None)
     (tmp_path / "plan.toml").write_text(PLAN)
     folder = tmp_path / "run"
@@ -409,6 +414,7 @@ def test_ctrl_c_keeps_what_was_measured_and_leaves_nothing_behind(nodes, tmp_pat
     found = store.read(folder)
     assert found.ending.how == "interrupted"
     assert {m.state for m in found.measurements} == {"ok"}
+    assert list(tmp_path.glob("hiddencost-*")) == [], "left behind"
     until(
         lambda: not [p for p in psutil.process_iter(["cmdline"]) if "fake_worker" in str(p.info["cmdline"])]
     )

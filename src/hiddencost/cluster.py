@@ -50,7 +50,7 @@ LOOK_SECONDS = 1.0
 WAIT_SECONDS = 60.0
 """How long a run waits where no node is left."""
 END_SECONDS = 5.0
-"""How long it waits for a node to end when it is over."""
+"""How long it waits for its nodes to clear up when it is over, and then for each to end."""
 
 
 # -- on a node --
@@ -60,7 +60,8 @@ class Node:
     """Holds what blocks are measured on, and measures there. An actor of Ray."""
 
     def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="hiddencost-")
+        self._folder = tempfile.TemporaryDirectory(prefix="hiddencost-", ignore_cleanup_errors=True)
+        self._supervisor: Supervisor | None = None
 
     def environment(self) -> bytes:
         """What it is and has installed: an Environment, as JSON."""
@@ -79,7 +80,9 @@ class Node:
         folder = Path(self._folder.name)
         sent = _Sent(folder)
         (folder / "tmp").mkdir(exist_ok=True)
-        supervisor = Supervisor(sent, Untold(), pytest_arguments, case_timeout, temporary=str(folder / "tmp"))
+        self._supervisor = supervisor = Supervisor(
+            sent, Untold(), pytest_arguments, case_timeout, temporary=str(folder / "tmp")
+        )
         failed: list[BaseException] = []
 
         def work() -> None:
@@ -103,7 +106,10 @@ class Node:
             raise failed[0]
 
     def clear(self) -> None:
-        """Deletes its folder: a process that is killed leaves it."""
+        """Ends its workers and deletes its folder, also while it measures: it is killed next, and a process
+        that is killed leaves both."""
+        if self._supervisor:
+            self._supervisor.stop()
         self._folder.cleanup()
 
 
@@ -179,11 +185,12 @@ class Place:
 
 @dataclass(eq=False)
 class Seat:
-    """A node, or a GPU of it, that is held to measure there."""
+    """A node, or a GPU of it, that is held to measure there. begun: whether its process has."""
 
     place: Place
     device: str
     actor: Any
+    begun: bool = False
 
 
 def connect(address: str = "auto") -> Any:
@@ -252,9 +259,9 @@ class Cluster:
         finally:
             with self._changed:
                 self._stopping = True
-                for seat in self._seats.values():
-                    self._release(seat)
+                seats = list(self._seats.values())
                 self._changed.notify_all()
+            self._release(seats)
             for thread in self._threads:
                 thread.join(END_SECONDS)
 
@@ -287,6 +294,7 @@ class Cluster:
         actor = (
             self.ray.remote(Node)
             .options(
+                max_concurrency=2,  # it can be ended while it measures
                 num_cpus=place.cpus if device == "cpu" else min(1, place.cpus),
                 num_gpus=0 if device == "cpu" else 1,
                 scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False),
@@ -304,26 +312,31 @@ class Cluster:
             if self._usable(seat):
                 while unit := self._next(seat):
                     self._measure(seat, unit)
-            self.ray.get(seat.actor.clear.remote())
         except self.ray.exceptions.RayError:
             pass  # lost: what it measured waits again
         except BaseException as error:
             self._failed = error
         finally:
+            self._release([seat])
             with self._changed:
-                self._release(seat)
                 self._seats.pop(key, None)
                 self._changed.notify_all()
 
-    def _release(self, seat: Seat) -> None:
-        with suppress(Exception):  # it may be gone
-            self.ray.kill(seat.actor)
+    def _release(self, seats: Sequence[Seat]) -> None:
+        """Ends what is measured on the seats, and their processes; on their machines nothing is left."""
+        with suppress(Exception):  # they may be gone
+            clearing = [seat.actor.clear.remote() for seat in seats if seat.begun]
+            self.ray.wait(clearing, num_returns=len(clearing), timeout=END_SECONDS)
+        for seat in seats:
+            with suppress(Exception):
+                self.ray.kill(seat.actor)
 
     def _usable(self, seat: Seat) -> bool:
         """Waits until the seat is free. Whether what is installed there is what is installed here."""
         place, errors = seat.place, self.ray.exceptions
         try:
             there = msgspec.json.decode(self.ray.get(seat.actor.environment.remote()), type=Environment)
+            seat.begun = True
         except (errors.RayTaskError, errors.RuntimeEnvSetupError) as error:
             self._refuse(place, f"hiddencost does not run there: {_last_line(error)}")
             return False

@@ -200,7 +200,8 @@ class Supervisor:
                 self._work(alike)
         _at_once([self], [partial(self._work, hand) for hand in hands], most=MEMORY_WORKERS)
 
-    def _stop(self) -> None:
+    def stop(self) -> None:
+        """Ends all workers, and lets none begin."""
         with self._lock:
             self._stopped = True
             for worker in self._alive:
@@ -434,7 +435,7 @@ def until_interrupted(supervisors: Sequence[Supervisor], work: Callable[[], None
         raise _ended_early(supervisors[0].writer.folder, error) from None
     finally:
         for supervisor in supervisors:
-            supervisor._stop()
+            supervisor.stop()
     ending = Ending(finished=now(), how=how, seconds=round(time.perf_counter() - began, 1))
     for supervisor in supervisors:
         try:
@@ -561,7 +562,7 @@ def _at_once(
                 hand.result()
         except KeyboardInterrupt:
             for supervisor in supervisors:
-                supervisor._stop()  # or leaving the pool would wait for the workers
+                supervisor.stop()  # or leaving the pool would wait for the workers
             raise
 
 
