@@ -3,8 +3,10 @@
 import functools
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import fake_run
 import pytest
@@ -252,6 +254,24 @@ def test_an_interrupted_gate_is_no_regression(measured, monkeypatch):
     monkeypatch.setattr(gate, "read", interrupted)
     result = CliRunner().invoke(cli.main, ["gate"])
     assert (result.exit_code, result.stderr) == (130, "\nInterrupted.\n")
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_gate_interrupted_while_it_measures_says_so(measured, how):
+    process = subprocess.Popen(
+        [sys.executable, str(fake_run.__file__), "0.5", "gate", "--out", f"ended-{how}"],
+        cwd=measured,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which the tests may ignore
+    )
+    while not list(measured.glob(f"ended-{how}/**/*.doing")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(how)
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (130, "\nInterrupted.\n")
 
 
 def test_a_reader_that_has_gone_is_no_regression_and_files_are_written_first(measured):

@@ -287,4 +287,4 @@ def _run_sides(
         before, after = supervisors
         how = side_by_side(before, after, timed, memory, fault)
     if how == "interrupted":
-        sys.exit(130)
+        raise KeyboardInterrupt

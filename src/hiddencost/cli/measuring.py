@@ -95,10 +95,10 @@ def measured(
     memory: Sequence[planning.Job],
     warnings: Sequence[str] = (),
 ) -> None:
-    """A run of these jobs in the folder. Ends the command where it is interrupted."""
+    """A run of these jobs in the folder. Raises KeyboardInterrupt where it was interrupted."""
     writer = store.Writer(folder, header(planned, text, [*timed, *memory], warnings))
     if supervised(writer, timed, memory, ()) == "interrupted":
-        sys.exit(130)
+        raise KeyboardInterrupt
 
 
 class Bar:
