@@ -152,7 +152,7 @@ def load(wanted):
         yield
     finally:
         if process:
-            process.terminate()
+            process.kill()  # SIGTERM would be told like Ctrl-C
             process.join()
 
 
