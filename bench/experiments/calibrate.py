@@ -306,18 +306,30 @@ def table(results, beside=()):
 
 
 def widths(results):
-    """How narrow the intervals of quiet decisions were, by the length of a call."""
+    """How narrow the intervals of quiet decisions were, by the length of a call, in all and by day."""
     quiet = [result for result in results if result.quiet and result.half_width]
+    days = sorted({result.when[:10] for result in quiet})
+    rows = []
     for batch, blocks in sorted({(result.trial.batch, result.trial.blocks) for result in quiet}):
         mine = [r for r in quiet if (r.trial.batch, r.trial.blocks) == (batch, blocks)]
-        what = "quiet" + f", batch {batch}" * bool(batch) + f", {blocks} blocks" * bool(blocks)
+        by_day = ([r.half_width for r in mine if r.when.startswith(day)] for day in days)
+        cells = (f"{median(found):.2%} of {len(found)}" if found else "–" for found in by_day)
         known = [r.call_seconds for r in mine if r.call_seconds]
-        each = f" (a call takes {quantity(median(known), unit='s')})" if known else ""
-        yield ""
-        yield (
-            f"Half-width of the interval of `{SLOWED}` in a decision, {what}{each}: "
-            f"{median(r.half_width for r in mine):.2%} in the median of {len(mine)}."
+        rows.append(
+            (
+                (f"batch {batch}" if batch else "as the grid has it") + f", {blocks} blocks" * bool(blocks),
+                quantity(median(known), unit="s") if known else "–",
+                f"{median(r.half_width for r in mine):.2%} of {len(mine)}",
+                *cells,
+            )
         )
+    return [
+        "",
+        f"Half-width of the interval of `{SLOWED}`, in the median of so many quiet decisions, in all and by "
+        "day (another day may be another host):",
+        "",
+        *piped(("decisions", "a call takes", "half-width", *days), rows),
+    ]
 
 
 def report(results, folder):
