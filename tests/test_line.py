@@ -11,6 +11,7 @@ import time
 import fake_run
 import pytest
 from click.testing import CliRunner
+from test_supervise import fake, heed_ctrl_c
 
 from hiddencost import cli, gate, store
 
@@ -258,13 +259,8 @@ def test_an_interrupted_gate_is_no_regression(measured, monkeypatch):
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_a_gate_interrupted_while_it_measures_says_so(measured, how):
-    process = subprocess.Popen(
-        [sys.executable, str(fake_run.__file__), "0.5", "gate", "--out", f"ended-{how}"],
-        cwd=measured,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which the tests may ignore
+    process = fake(
+        measured, "gate", "--out", f"ended-{how}", seconds=0.5, before=heed_ctrl_c, stderr=subprocess.PIPE
     )
     while not list(measured.glob(f"ended-{how}/**/*.doing")):
         assert process.poll() is None

@@ -470,12 +470,17 @@ positions = []
 TASKS = 3 * (8 * 5 + 4)
 
 
-def fake(tmp_path, *arguments, seconds=0.001, before=None):
+def heed_ctrl_c():
+    """Done first in a process that is sent SIGINT: whoever runs the tests may ignore it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def fake(tmp_path, *arguments, seconds=0.001, before=None, stderr=subprocess.STDOUT):
     """The command with the fake worker, started. before: what its process does first."""
     return subprocess.Popen(
         [sys.executable, str(fake_run.__file__), str(seconds), *map(str, arguments)],
         stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        stderr=stderr,
         text=True,
         cwd=tmp_path,
         preexec_fn=before,
@@ -608,10 +613,7 @@ def test_a_run_that_is_asked_to_end_keeps_what_it_has_and_leaves_nothing_behind(
     (tmp_path / "plan.toml").write_text(PLAN)
     (tmp_path / "temporary").mkdir()
     monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
-    process = fake(
-        tmp_path, "run", "--grid", "plan.toml", "--out", "run", seconds=0.2,
-        before=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # whoever runs the tests may ignore it
-    )  # fmt: skip
+    process = fake(tmp_path, "run", "--grid", "plan.toml", "--out", "run", seconds=0.2, before=heed_ctrl_c)
     results = tmp_path / "run" / store.RESULTS
     while not results.exists() or b'"measurement"' not in results.read_bytes():
         assert process.poll() is None

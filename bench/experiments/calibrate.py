@@ -312,14 +312,13 @@ def widths(results):
     rows = []
     for batch, blocks in sorted({(result.trial.batch, result.trial.blocks) for result in quiet}):
         mine = [r for r in quiet if (r.trial.batch, r.trial.blocks) == (batch, blocks)]
-        by_day = ([r.half_width for r in mine if r.when.startswith(day)] for day in days)
+        by_day = ([r.half_width for r in mine if r.when.startswith(day)] for day in ("", *days))
         cells = (f"{median(found):.2%} of {len(found)}" if found else "–" for found in by_day)
         known = [r.call_seconds for r in mine if r.call_seconds]
         rows.append(
             (
                 (f"batch {batch}" if batch else "as the grid has it") + f", {blocks} blocks" * bool(blocks),
                 quantity(median(known), unit="s") if known else "–",
-                f"{median(r.half_width for r in mine):.2%} of {len(mine)}",
                 *cells,
             )
         )

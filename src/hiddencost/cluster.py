@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import queue
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -40,6 +39,7 @@ from hiddencost.supervise import (
     by_ground,
     lost,
     paced,
+    temporary_folder,
     until_interrupted,
 )
 
@@ -60,7 +60,7 @@ class Node:
     """Holds what blocks are measured on, and measures there. An actor of Ray."""
 
     def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="hiddencost-", ignore_cleanup_errors=True)
+        self._folder = temporary_folder()
         self._supervisor: Supervisor | None = None
 
     def environment(self) -> bytes:
