@@ -201,3 +201,11 @@ def test_a_preset_by_its_name_is_no_module(name):
     assert own.is_own(name)  # by its looks
     assert models.find(name).is_preset
     models.check(name)  # only loading it can tell more
+
+
+def test_a_preset_that_kerashub_does_not_have_is_told_with_the_nearest():
+    with pytest.raises(UserError) as refusal:
+        models.LoadedModel("preset:bert_bse_en")
+    assert str(refusal.value).startswith(
+        "preset 'bert_bse_en' is none of KerasHub's; the nearest are 'bert_base_en', '"
+    )

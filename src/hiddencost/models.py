@@ -13,6 +13,7 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -70,9 +71,15 @@ def minilm_folder() -> Path:
 
 
 def _backbone(preset: str, dtype: str, **changes: Any) -> Any:
-    import keras_hub
+    """Raises UserError for a name that is no preset, no handle (`hf://...`) and no folder: KerasHub's own
+    error names no near one."""
+    from keras_hub.models import Backbone
 
-    return keras_hub.models.Backbone.from_preset(preset, dtype=dtype, **changes)
+    known = Backbone.presets
+    if preset not in known and "/" not in preset and not Path(preset).exists():
+        near = ", ".join(f"'{name}'" for name in get_close_matches(preset, known, n=3, cutoff=0))
+        raise UserError(f"preset '{preset}' is none of KerasHub's; the nearest are {near}")
+    return Backbone.from_preset(preset, dtype=dtype, **changes)
 
 
 def _random(backbone: str, **sizes: Any) -> Callable[..., Any]:
