@@ -53,3 +53,8 @@ def test_the_first_table_of_a_report_is_read(tmp_path):
     )
     found = readme.first_table(tmp_path / "r.md")
     assert (found.header, found.rows) == (("a", "b"), (("1", "2 x"),))
+
+
+def test_a_paragraph_of_a_report_is_read_by_its_start(tmp_path):
+    (tmp_path / "r.md").write_text("# All told\n\nAll: 1 of 3.\n\nAll: 2 of 3.\n")
+    assert readme.paragraph(tmp_path / "r.md", "All:") == "All: 1 of 3."

@@ -111,7 +111,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
 
 SAME, LOADED, THREE, TWO = Trial(), Trial(load=True), Trial(slower=0.03), Trial(slower=0.02)
-LONGER = Trial(batch=16, blocks=16)
+LONGER = Trial(batch=16, blocks=24)
 OFTEN = (SAME, THREE, LONGER, TWO, SAME, SAME, THREE, LOADED, TWO, SAME) * 2
 RARE = (Trial(slower=0.05), Trial(slower=0.10), Trial(slower=0.01), Trial(states=1))
 COMPARED = 6
@@ -248,6 +248,13 @@ def share(hits, trials):
     return f"{hits} of {trials} ({low:.0%} to {high:.0%})"
 
 
+def at_most(hits, trials):
+    """The share that is not exceeded with 95 % confidence: Clopper and Pearson's exact bound, one-sided."""
+    if not trials:
+        return "–"
+    return f"{binomtest(hits, trials, alternative='less').proportion_ci(0.95).high:.2%}"
+
+
 def caught(result):
     """Whether the gate told of what was made worse (or, on identical code, of anything)."""
     if result.trial.worse:
@@ -297,11 +304,13 @@ def table(results, beside=()):
     lines = piped(header, rows)
     worse = [result for result in results if result.trial.worse]
     same = [result for result in results if not result.trial.worse]
+    alarms = sum(map(caught, same)), len(same)
     return [
         *lines,
         "",
-        f"Identical code in all: {share(sum(map(caught, same)), len(same))} false alarms. Beside a case made "
-        f"worse, of one that was not: {share(sum(map(elsewhere, worse)), len(worse))}.",
+        f"Identical code in all: {share(*alarms)} false alarms, at most {at_most(*alarms)} of decisions with "
+        "95 % confidence (exact, one-sided). Beside a case made worse, of one that was not: "
+        f"{share(sum(map(elsewhere, worse)), len(worse))}.",
     ]
 
 

@@ -69,6 +69,7 @@ def readme(run: Run, peers: Run, gpu: Run, ways: tuple[Recommendation, ...]) -> 
                 "seconds of its two runs",
             ),
         ),
+        alarms=paragraph(CALIBRATION, "Identical code in all"),
         foretold=section(shipped()).grids[0],
         met=met and (met.of, met.cases, percent(met.median_size), percent(met.largest)),
         cluster=first_table(EXPERIMENTS / "cluster.md"),
@@ -98,6 +99,12 @@ def first_table(report: Path) -> Grid:
     table = takewhile(is_row, dropwhile(lambda line: not is_row(line), lines))
     header, _, *rows = (tuple(cell.strip() for cell in line.strip("|").split("|")) for line in table)
     return Grid(header, tuple(rows))
+
+
+def paragraph(report: Path, start: str) -> str:
+    """The first paragraph of a report that begins so."""
+    lines = report.read_text(encoding="utf-8").splitlines()
+    return next(line for line in lines if line.startswith(start))
 
 
 def only(table: Grid, names: tuple[str, ...]) -> Grid:
