@@ -46,7 +46,7 @@ NOBODY_READS = 128 + signal.SIGPIPE
 
 
 class _Command(click.Group):
-    """A group whose commands tell a UserError in one line and exit with 2 (`--debug` shows where), and exit
+    """A group whose commands tell bad input in one line and exit with 2 (`--debug` shows where), and exit
     with 130 when they are interrupted, with 141 when nobody reads what they write, and with 70 where they
     fail: 1 would say that the gate found a regression."""
 
@@ -65,6 +65,11 @@ class _Command(click.Group):
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is flushed at the end
             sys.exit(NOBODY_READS)
+        except click.UsageError as error:  # click itself takes four lines
+            command = (error.ctx or context).command_path
+            told = formatting.one_line(error.format_message())
+            click.echo(f"hiddencost: {told} (see `{command} --help`)", err=True)
+            sys.exit(error.exit_code)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except Exception:
