@@ -75,9 +75,8 @@ def _backbone(preset: str, dtype: str, **changes: Any) -> Any:
     error names no near one."""
     from keras_hub.models import Backbone
 
-    known = Backbone.presets
-    if preset not in known and "/" not in preset and not Path(preset).exists():
-        near = ", ".join(f"'{name}'" for name in get_close_matches(preset, known, n=3, cutoff=0))
+    if "/" not in preset and not Path(preset).exists() and preset not in Backbone.presets:
+        near = ", ".join(f"'{name}'" for name in get_close_matches(preset, Backbone.presets, n=3, cutoff=0))
         raise UserError(f"preset '{preset}' is none of KerasHub's; the nearest are {near}")
     return Backbone.from_preset(preset, dtype=dtype, **changes)
 
